@@ -1,0 +1,3 @@
+//! Turns arguments into an exit code; nothing else.
+
+fn main() {}

@@ -1,0 +1,342 @@
+//! The plan: everything resolved, nothing left to guess at. What `machine` decides over and `runtime` carries out.
+//!
+//! Knows no YAML and no process; made by `build`, read by every room above.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{InstanceId, InstanceName, Signal};
+
+/// A whole fleet as resolved from one set of files, flags and variables.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// `{project}`: what the names of shared resources begin with.
+    pub project: String,
+    /// The configuration file, absolute.
+    pub file: PathBuf,
+    /// Holds one directory per lane and `.run`; absolute.
+    pub state_dir: PathBuf,
+    /// The profile laid over the defaults.
+    pub profile: Option<String>,
+    /// Limits the restarts after failures over the whole fleet; `None` = off.
+    pub restart_brake: Option<Brake>,
+    /// Named choices of instances.
+    pub presets: BTreeMap<String, Preset>,
+    /// One per instance, in the order of the file.
+    pub specs: Vec<Spec>,
+}
+
+/// At most `starts` restarts after failures in each `per`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Brake {
+    /// How many.
+    pub starts: u32,
+    /// In what time.
+    pub per: Duration,
+}
+
+/// A named choice of instances, and the values to run them with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preset {
+    /// Which instances, in the order of the file.
+    pub instances: Vec<InstanceName>,
+    /// Which profile.
+    pub profile: Option<String>,
+}
+
+/// One instance of the plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Its name.
+    pub name: InstanceName,
+    /// What is derived from the lane's name.
+    pub facts: Facts,
+    /// The server's program and arguments, placeholders filled in.
+    pub command: Vec<String>,
+    /// Where the server starts; absolute.
+    pub working_dir: PathBuf,
+    /// The whole environment but the secret's value: inherited, facts, `env_file`, `environment`.
+    pub environment: BTreeMap<String, String>,
+    /// Commands that run to their end, in order, before the server.
+    pub pre_start: Vec<Vec<String>>,
+    /// For each of them.
+    pub pre_start_timeout: Duration,
+    /// How its health is checked; `None` = running is all that is known.
+    pub healthcheck: Option<HealthCheck>,
+    /// What happens after it ended.
+    pub restart: Restart,
+    /// Asks the server to end.
+    pub stop_signal: Signal,
+    /// How long it may take before it is killed.
+    pub stop_grace_period: Duration,
+    /// Whom it waits for.
+    pub depends_on: Vec<Dependency>,
+    /// How large its logs grow.
+    pub logging: Logging,
+}
+
+/// What is derived from the name: one formula each, in `facts.rs`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Which names the facts get in the environment.
+    pub framework: Framework,
+    /// Whose lane it lives in: its own name, unless `lane:` says otherwise.
+    pub lane: InstanceName,
+    /// The address that the server binds.
+    pub host: IpAddr,
+    /// The port; workers have none.
+    pub port: Option<u16>,
+    /// The lane's directory.
+    pub state: PathBuf,
+    /// Where its data is.
+    pub database: Database,
+    /// Where it caches.
+    pub cache: Cache,
+    /// Name of the session cookie.
+    pub session_cookie: String,
+    /// Name of the CSRF cookie.
+    pub csrf_cookie: String,
+    /// Collected static files.
+    pub static_root: PathBuf,
+    /// Uploaded files.
+    pub media_root: PathBuf,
+    /// TMPDIR.
+    pub tmp: PathBuf,
+    /// Directory of the logs.
+    pub log_dir: PathBuf,
+    /// A FIFO into which the server may write its access log.
+    pub access_log: PathBuf,
+    /// The secret's file.
+    pub secret_file: PathBuf,
+    /// Whether the secret's value also goes into the environment.
+    pub secret_in_environment: bool,
+    /// Where the channel layer is, if it is somewhere.
+    pub channels_url: Option<String>,
+    /// Prefix of the channel layer and the task queue.
+    pub channels_prefix: String,
+}
+
+/// Which names the facts get in the environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Framework {
+    /// The names without DJANGO.
+    Generic,
+    /// And those with it.
+    Django,
+}
+
+/// Where a lane's data is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "engine")]
+pub enum Database {
+    /// A file.
+    Sqlite {
+        /// Absolute.
+        path: PathBuf,
+    },
+    /// A database with its own role on a server.
+    Postgres {
+        /// With user, password, host, port and the database's name filled in.
+        url: String,
+        /// The database.
+        name: String,
+        /// What the server shows of its sessions.
+        application_name: String,
+    },
+}
+
+/// Where a lane caches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cache {
+    /// Which kind.
+    pub backend: CacheBackend,
+    /// The server, for redis.
+    pub url: Option<String>,
+    /// What every key begins with, as Django joins it, with `:`.
+    pub prefix: String,
+    /// Name of the memory region, or the folder.
+    pub location: String,
+    /// How long entries live.
+    pub timeout: Duration,
+}
+
+/// Kinds of cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CacheBackend {
+    /// A Redis server.
+    #[serde(rename = "redis")]
+    Redis,
+    /// Alias `default` on Redis, alias `local` in the process.
+    #[serde(rename = "redis+locmem")]
+    RedisLocmem,
+    /// In the process.
+    #[serde(rename = "locmem")]
+    Locmem,
+    /// In a folder.
+    #[serde(rename = "file")]
+    File,
+    /// In a table.
+    #[serde(rename = "database")]
+    Database,
+    /// Nowhere.
+    #[serde(rename = "dummy")]
+    Dummy,
+}
+
+/// How health is asked for, and how often.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// The question.
+    pub test: HealthTest,
+    /// From one check to the next, once it was healthy.
+    pub interval: Duration,
+    /// One deadline over connecting and reading.
+    pub timeout: Duration,
+    /// Bad answers in a row that make it unhealthy.
+    pub retries: u32,
+    /// Bad answers in this time after the start do not count.
+    pub start_period: Duration,
+    /// From one check to the next until the first good answer.
+    pub start_interval: Duration,
+    /// Whether unhealthy is a failure.
+    pub restart_unhealthy: bool,
+}
+
+impl HealthCheck {
+    /// How long a start may take until the first good answer: Compose's start period, then `retries` intervals.
+    #[must_use]
+    pub fn start_deadline(&self) -> Duration {
+        self.start_period + self.interval * self.retries
+    }
+}
+
+/// The question of a health check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthTest {
+    /// A GET on the instance's port.
+    Http {
+        /// `http`, or `https` with the feature `tls`.
+        scheme: String,
+        /// Path and query.
+        path: String,
+        /// Good ones, inclusive.
+        expect_status: (u16, u16),
+        /// Sent along; `Host` may be among them.
+        headers: BTreeMap<String, String>,
+        /// Must stand in the body.
+        body: Option<String>,
+    },
+    /// A connection to the instance's port.
+    Tcp,
+    /// A command in the lane; exit code 0 is good.
+    Command(Vec<String>),
+}
+
+/// What happens after the server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restart {
+    /// After which ends.
+    pub policy: RestartPolicy,
+    /// Before the second restart in a row; doubles from there.
+    pub delay: Duration,
+    /// It grows no further.
+    pub max_delay: Duration,
+    /// Failures in a row after which it gives up; `None` = never.
+    pub max_attempts: Option<u32>,
+    /// After this long in good health it counts as stable, and failures are forgotten.
+    pub window: Duration,
+}
+
+/// After which ends a server is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// None.
+    No,
+    /// Failures.
+    OnFailure,
+    /// All.
+    Always,
+    /// All, unless a person stopped it.
+    UnlessStopped,
+}
+
+/// Whom an instance waits for, and until when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dependency {
+    /// Whom.
+    pub on: InstanceId,
+    /// Until when.
+    pub condition: Condition,
+}
+
+/// What a dependency must have reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// Its server was started.
+    ServiceStarted,
+    /// It is healthy, or runs where there is no check.
+    ServiceHealthy,
+    /// It ended with success.
+    ServiceCompletedSuccessfully,
+}
+
+/// How large an instance's logs grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logging {
+    /// Bytes of one file.
+    pub max_size: u64,
+    /// Files kept, the current one among them.
+    pub max_files: u32,
+}
+
+impl Plan {
+    /// The instance at `id`.
+    ///
+    /// # Panics
+    /// Never for an id of this plan.
+    #[must_use]
+    pub fn spec(&self, id: InstanceId) -> &Spec {
+        &self.specs[id.index()]
+    }
+
+    /// The instance called `name`.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<InstanceId> {
+        let index = self.specs.iter().position(|spec| spec.name.as_str() == name)?;
+        u32::try_from(index).ok().map(InstanceId)
+    }
+
+    /// All ids, in the order of the file.
+    pub fn ids(&self) -> impl Iterator<Item = InstanceId> + use<> {
+        (0..u32::try_from(self.specs.len()).unwrap_or(u32::MAX)).map(InstanceId)
+    }
+}
+
+impl Spec {
+    /// Where people reach it: the address that it binds, or loopback for a wildcard.
+    #[must_use]
+    pub fn url(&self) -> Option<String> {
+        let address = std::net::SocketAddr::new(self.facts.reachable_host(), self.facts.port?);
+        Some(format!("http://{address}/"))
+    }
+}
+
+impl Facts {
+    /// The literal address to connect to: a wildcard is reached over loopback.
+    #[must_use]
+    pub fn reachable_host(&self) -> IpAddr {
+        match self.host {
+            IpAddr::V4(host) if host.is_unspecified() => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+            IpAddr::V6(host) if host.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+            host => host,
+        }
+    }
+}
