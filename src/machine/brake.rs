@@ -1,0 +1,62 @@
+//! The restart brake: at most so many restarts after failures in so much time, over the whole fleet.
+//!
+//! The generic cell rate algorithm (ITU-T I.371): one point in time instead of a counter and a timer.
+
+use std::time::Duration;
+
+use crate::model::Mono;
+use crate::plan::spec;
+
+/// Lets restarts through, or says when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Brake {
+    limit: Option<spec::Brake>,
+    /// When the bucket would be full again if nothing more came.
+    full_at: Mono,
+}
+
+impl Brake {
+    pub(super) fn new(limit: Option<spec::Brake>) -> Self {
+        Self { limit, full_at: Mono::default() }
+    }
+
+    /// Takes one restart now, or says when there will be one to take.
+    pub(super) fn take(&mut self, now: Mono) -> Result<(), Mono> {
+        let Some(limit) = self.limit else { return Ok(()) };
+        let each = limit.per / limit.starts.max(1);
+        let slack = limit.per.saturating_sub(each);
+        let full_at = self.full_at.max(now);
+        if full_at.since(now) > slack {
+            return Err(Mono(full_at.0.saturating_sub(slack)));
+        }
+        self.full_at = full_at + each.max(Duration::from_nanos(1));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_then_one_at_a_time() {
+        let mut brake = Brake::new(Some(spec::Brake { starts: 10, per: Duration::from_secs(1) }));
+        let start = Mono::from_millis(5000);
+        for _ in 0..10 {
+            assert_eq!(brake.take(start), Ok(()));
+        }
+        let next = brake.take(start).unwrap_err();
+        assert_eq!(next, start + Duration::from_millis(100));
+        assert_eq!(brake.take(next), Ok(()));
+        assert_eq!(brake.take(next), Err(start + Duration::from_millis(200)));
+        let later = start + Duration::from_secs(10);
+        assert!((0..10).all(|_| brake.take(later).is_ok()), "it refills");
+        assert!(brake.take(later).is_err());
+    }
+
+    #[test]
+    fn off_lets_everything_through() {
+        let mut brake = Brake::new(None);
+        assert!((0..1000).all(|_| brake.take(Mono::default()).is_ok()));
+    }
+}

@@ -1,0 +1,455 @@
+//! All instances together: who may begin, who may end, what was wished, and when to look again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::action::{Action, Answer, Trouble};
+use super::brake::Brake;
+use super::event::{Event, Request, RequestId, Wait};
+use super::instance::{Cause, Context, Instance, Stage, Starting, State, Then, Waiting};
+use crate::model::{Goal, Health, InstanceId, Mono, Phase, Run};
+use crate::plan::spec::{Condition, Plan};
+
+/// The state of a whole fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fleet {
+    plan: Arc<Plan>,
+    /// Spreads the waits of this supervisor's instances.
+    seed: u64,
+    instances: Vec<Instance>,
+    /// What people were last told of each.
+    shown: Vec<(Phase, Health)>,
+    /// Who depends on each.
+    dependents: Vec<Vec<InstanceId>>,
+    /// The deadline of each that has one, and in the order of time.
+    deadlines: Vec<Option<Mono>>,
+    timeline: BTreeSet<(Mono, InstanceId)>,
+    /// Who wants to begin or to end and needs the fleet's leave.
+    at_the_gate: BTreeSet<InstanceId>,
+    /// Who was changed by this step.
+    touched: BTreeSet<InstanceId>,
+    brake: Brake,
+    wishes: Vec<Wish>,
+    ending: bool,
+}
+
+/// A request that has not had its effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Wish {
+    id: RequestId,
+    who: Vec<InstanceId>,
+    until: Until,
+    deadline: Option<Mono>,
+}
+
+/// When a wish is fulfilled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    Started,
+    Healthy,
+    Stopped,
+}
+
+/// How far one instance is on the way to a wish.
+enum Progress {
+    Done,
+    OnTheWay,
+    Stuck(Trouble),
+}
+
+impl Fleet {
+    /// A fleet at rest. `seed` spreads restarts in time.
+    #[must_use]
+    pub fn new(plan: Arc<Plan>, seed: u64) -> Self {
+        let count = plan.specs.len();
+        let mut dependents = vec![Vec::new(); count];
+        for id in plan.ids() {
+            for dependency in &plan.spec(id).depends_on {
+                dependents[dependency.on.index()].push(id);
+            }
+        }
+        Self {
+            seed,
+            instances: vec![Instance::new(); count],
+            shown: vec![(Phase::Stopped, Health::Unknown); count],
+            dependents,
+            deadlines: vec![None; count],
+            timeline: BTreeSet::new(),
+            at_the_gate: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            brake: Brake::new(plan.restart_brake),
+            wishes: Vec::new(),
+            ending: false,
+            plan,
+        }
+    }
+
+    /// What is being run.
+    #[must_use]
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The state of one instance.
+    #[must_use]
+    pub fn instance(&self, id: InstanceId) -> &Instance {
+        &self.instances[id.index()]
+    }
+
+    /// Whether everything is on its way down, and laneway with it.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.ending
+    }
+
+    /// When `DeadlinePassed` is due if nothing else happens.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Mono> {
+        let wish = self.wishes.iter().filter_map(|wish| wish.deadline).min();
+        [self.timeline.first().map(|(at, _)| *at), wish].into_iter().flatten().min()
+    }
+
+    /// Takes in one event at `now`, and says what to do.
+    pub fn step(&mut self, event: Event, now: Mono) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Request { id, request } => self.request(id, request, now, &mut actions),
+            Event::Spawned { run, pid } => self.with_run(run, now, &mut actions, |i, cx| i.spawned(cx, pid)),
+            Event::NotSpawned { run, obstacle } => {
+                self.with_run(run, now, &mut actions, |i, cx| i.not_spawned(cx, obstacle));
+            }
+            Event::Exited { run, exit } => self.with_run(run, now, &mut actions, |i, cx| i.exited(cx, exit)),
+            Event::Swept { run, left } => self.with_run(run, now, &mut actions, |i, cx| i.swept(cx, left)),
+            Event::Probed { run, verdict } => self.with_run(run, now, &mut actions, |i, cx| i.probed(cx, verdict)),
+            Event::DeadlinePassed => {
+                let due = self.timeline.range(..=(now, InstanceId(u32::MAX))).map(|(_, id)| *id);
+                for id in due.collect::<Vec<_>>() {
+                    self.with(id, now, &mut actions, Instance::deadline_passed);
+                }
+            }
+        }
+        self.open_gates(now, &mut actions);
+        self.settle(now, &mut actions);
+        actions
+    }
+
+    /// Facts about a run that is over are dropped here, and nowhere else.
+    fn with_run(
+        &mut self,
+        run: Run,
+        now: Mono,
+        actions: &mut Vec<Action>,
+        change: impl FnOnce(&mut Instance, &mut Context<'_>),
+    ) {
+        let known = self.instances.get(run.instance.index()).and_then(Instance::run);
+        if known == Some(run) {
+            self.with(run.instance, now, actions, change);
+        }
+    }
+
+    fn with(
+        &mut self,
+        id: InstanceId,
+        now: Mono,
+        actions: &mut Vec<Action>,
+        change: impl FnOnce(&mut Instance, &mut Context<'_>),
+    ) {
+        let mut context = Context { id, spec: self.plan.spec(id), seed: self.seed, now, actions };
+        change(&mut self.instances[id.index()], &mut context);
+        self.touched.insert(id);
+    }
+
+    fn request(&mut self, id: RequestId, request: Request, now: Mono, actions: &mut Vec<Action>) {
+        let (who, until, deadline) = match request {
+            Request::Start { who, wait } => {
+                if self.refuse_while_ending(id, &who, actions) {
+                    return;
+                }
+                self.overrule(&who, Until::Stopped, actions);
+                for one in self.with_dependencies(&who) {
+                    let state = &self.instance(one).state;
+                    let rests = matches!(state, State::Completed | State::Running { .. } | State::Starting(_));
+                    if who.contains(&one) || !rests || self.instance(one).goal == Goal::Down {
+                        self.with(one, now, actions, |i, cx| i.wish_up(cx.now));
+                    }
+                }
+                let (until, deadline) = until(wait, now);
+                (who, until, deadline)
+            }
+            Request::Restart { who, wait } => {
+                if self.refuse_while_ending(id, &who, actions) {
+                    return;
+                }
+                self.overrule(&who, Until::Stopped, actions);
+                for one in self.with_dependencies(&who) {
+                    if who.contains(&one) {
+                        self.with(one, now, actions, |i, cx| {
+                            i.wish_up(cx.now);
+                            if i.run().is_some() {
+                                i.end(cx, Then::Fresh);
+                            }
+                        });
+                    } else if self.instance(one).goal == Goal::Down {
+                        self.with(one, now, actions, |i, cx| i.wish_up(cx.now));
+                    }
+                }
+                let (until, deadline) = until(wait, now);
+                (who, until, deadline)
+            }
+            Request::Stop { who } => {
+                self.wish_down(&who, now, actions);
+                (who, Until::Stopped, None)
+            }
+            Request::Down { now: at_once } => {
+                let who: Vec<_> = self.plan.ids().collect();
+                self.ending = true;
+                self.wish_down(&who, now, actions);
+                if at_once {
+                    for one in &who {
+                        self.with(*one, now, actions, |i, cx| {
+                            if i.is_live() {
+                                i.end(cx, Then::Rest);
+                            }
+                            i.kill(cx);
+                        });
+                    }
+                }
+                (who, Until::Stopped, None)
+            }
+        };
+        self.wishes.push(Wish { id, who, until, deadline });
+    }
+
+    fn refuse_while_ending(&self, id: RequestId, who: &[InstanceId], actions: &mut Vec<Action>) -> bool {
+        if self.ending {
+            let troubles = who.iter().map(|one| (*one, Trouble::Ending)).collect();
+            actions.push(Action::Reply { id, answer: Answer { troubles } });
+        }
+        self.ending
+    }
+
+    fn wish_down(&mut self, who: &[InstanceId], now: Mono, actions: &mut Vec<Action>) {
+        self.overrule(who, Until::Started, actions);
+        self.overrule(who, Until::Healthy, actions);
+        for one in who {
+            self.with(*one, now, actions, |i, cx| {
+                i.goal = Goal::Down;
+                // What lives waits for its dependents at the gate.
+                if !i.is_live() {
+                    i.end(cx, Then::Rest);
+                }
+            });
+        }
+    }
+
+    /// Answers older wishes that a new one contradicts.
+    fn overrule(&mut self, who: &[InstanceId], until: Until, actions: &mut Vec<Action>) {
+        self.wishes.retain(|wish| {
+            let lost: Vec<_> = wish.who.iter().filter(|one| wish.until == until && who.contains(one)).collect();
+            if !lost.is_empty() {
+                let troubles = lost.into_iter().map(|one| (*one, Trouble::Overruled)).collect();
+                actions.push(Action::Reply { id: wish.id, answer: Answer { troubles } });
+                return false;
+            }
+            true
+        });
+    }
+
+    /// `who` and everything that they depend on.
+    fn with_dependencies(&self, who: &[InstanceId]) -> BTreeSet<InstanceId> {
+        let mut all = BTreeSet::new();
+        let mut next = who.to_vec();
+        while let Some(id) = next.pop() {
+            if all.insert(id) {
+                next.extend(self.plan.spec(id).depends_on.iter().map(|dependency| dependency.on));
+            }
+        }
+        all
+    }
+
+    /// Lets begin whom nothing hinders, and end whom nobody needs any more, until nothing moves.
+    fn open_gates(&mut self, now: Mono, actions: &mut Vec<Action>) {
+        self.note_gates();
+        loop {
+            let mut moved = false;
+            for id in self.at_the_gate.clone() {
+                moved |= self.open_gate(id, now, actions);
+            }
+            self.note_gates();
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    fn note_gates(&mut self) {
+        for id in &self.touched {
+            let instance = &self.instances[id.index()];
+            let begins = matches!(instance.state, State::Waiting(Waiting::Turn { .. }));
+            if begins || (instance.goal == Goal::Down && instance.is_live()) {
+                self.at_the_gate.insert(*id);
+            } else {
+                self.at_the_gate.remove(id);
+            }
+        }
+    }
+
+    /// Returns whether the instance passed.
+    fn open_gate(&mut self, id: InstanceId, now: Mono, actions: &mut Vec<Action>) -> bool {
+        let instance = self.instance(id);
+        if instance.goal == Goal::Down {
+            let needed = self.dependents[id.index()].iter().any(|dependent| {
+                let dependent = self.instance(*dependent);
+                dependent.goal == Goal::Down && dependent.run().is_some() && dependent.survivors().is_empty()
+            });
+            if needed {
+                return false;
+            }
+            self.with(id, now, actions, |i, cx| i.end(cx, Then::Rest));
+            return true;
+        }
+        let State::Waiting(Waiting::Turn { cause, on }) = &instance.state else { return false };
+        let cause = *cause;
+        let missing: Vec<_> = self
+            .plan
+            .spec(id)
+            .depends_on
+            .iter()
+            .filter(|dependency| !self.is_met(dependency.on, dependency.condition))
+            .map(|dependency| dependency.on)
+            .collect();
+        if !missing.is_empty() {
+            if *on != missing {
+                self.with(id, now, actions, |i, _| i.state = State::Waiting(Waiting::Turn { cause, on: missing }));
+            }
+            return false;
+        }
+        match if cause == Cause::Failure { self.brake.take(now) } else { Ok(()) } {
+            Ok(()) => self.with(id, now, actions, |i, cx| i.begin(cx, cause)),
+            Err(until) => {
+                self.with(id, now, actions, |i, _| i.state = State::Waiting(Waiting::Brake { until }));
+            }
+        }
+        true
+    }
+
+    fn is_met(&self, id: InstanceId, condition: Condition) -> bool {
+        let instance = self.instance(id);
+        match condition {
+            Condition::ServiceStarted => is_started(instance),
+            Condition::ServiceHealthy => self.is_healthy(id),
+            Condition::ServiceCompletedSuccessfully => instance.state == State::Completed,
+        }
+    }
+
+    /// Healthy, or running where there is no check.
+    fn is_healthy(&self, id: InstanceId) -> bool {
+        let instance = self.instance(id);
+        match instance.health() {
+            Health::Healthy => true,
+            Health::Unknown => {
+                self.plan.spec(id).healthcheck.is_none() && matches!(instance.state, State::Running { .. })
+            }
+            Health::Starting | Health::Unhealthy | Health::PortConflict => false,
+        }
+    }
+
+    /// Ends a step: deadlines, news, replies.
+    fn settle(&mut self, now: Mono, actions: &mut Vec<Action>) {
+        for id in std::mem::take(&mut self.touched) {
+            let index = id.index();
+            let deadline = self.instances[index].deadline();
+            if deadline != self.deadlines[index] {
+                if let Some(old) = self.deadlines[index] {
+                    self.timeline.remove(&(old, id));
+                }
+                if let Some(new) = deadline {
+                    self.timeline.insert((new, id));
+                }
+                self.deadlines[index] = deadline;
+            }
+            let words = (self.instances[index].phase(), self.instances[index].health());
+            if words != self.shown[index] {
+                self.shown[index] = words;
+                self.instances[index].since = now;
+                actions.push(Action::Changed { instance: id });
+            }
+        }
+        for wish in std::mem::take(&mut self.wishes) {
+            match self.answer(&wish, now) {
+                Some(answer) => actions.push(Action::Reply { id: wish.id, answer }),
+                None => self.wishes.push(wish),
+            }
+        }
+        if self.ending && self.instances.iter().all(|i| i.state == State::Stopped || !i.survivors().is_empty()) {
+            actions.push(Action::Exit);
+        }
+    }
+
+    /// The answer to a wish that is fulfilled, cannot be, or has waited long enough.
+    fn answer(&self, wish: &Wish, now: Mono) -> Option<Answer> {
+        let late = wish.deadline.is_some_and(|deadline| deadline <= now);
+        let mut troubles = Vec::new();
+        for id in &wish.who {
+            match self.progress(*id, wish.until) {
+                Progress::Done => {}
+                Progress::OnTheWay if late => troubles.push((*id, Trouble::TimedOut)),
+                Progress::OnTheWay => return None,
+                Progress::Stuck(trouble) => troubles.push((*id, trouble)),
+            }
+        }
+        Some(Answer { troubles })
+    }
+
+    fn progress(&self, id: InstanceId, until: Until) -> Progress {
+        let instance = self.instance(id);
+        match until {
+            Until::Stopped if instance.state == State::Stopped => Progress::Done,
+            Until::Stopped if !instance.survivors().is_empty() => Progress::Stuck(Trouble::Survivors),
+            Until::Stopped => Progress::OnTheWay,
+            Until::Started | Until::Healthy => match &instance.state {
+                State::Completed => Progress::Done,
+                State::Starting(_) if until == Until::Started && is_started(instance) => Progress::Done,
+                State::Running { .. } if until == Until::Started || self.is_healthy(id) => Progress::Done,
+                State::Running { checks, .. } if checks.health == Health::PortConflict => {
+                    Progress::Stuck(Trouble::NotUp)
+                }
+                State::Running { .. } | State::Starting(_) | State::Waiting(Waiting::Brake { .. }) => {
+                    Progress::OnTheWay
+                }
+                State::Stopping(_) | State::Sweeping(_) if instance.survivors().is_empty() => Progress::OnTheWay,
+                State::Stopping(_) | State::Sweeping(_) => Progress::Stuck(Trouble::Survivors),
+                State::Waiting(Waiting::Turn { on, .. }) => match on.iter().find(|on| self.is_hopeless(**on)) {
+                    Some(on) => Progress::Stuck(Trouble::Dependency { on: *on }),
+                    None => Progress::OnTheWay,
+                },
+                State::Waiting(Waiting::Obstacle { .. })
+                | State::Backoff { .. }
+                | State::Failed { .. }
+                | State::Stopped => Progress::Stuck(Trouble::NotUp),
+            },
+        }
+    }
+
+    /// Whether waiting for it makes little sense for a person who waits.
+    fn is_hopeless(&self, id: InstanceId) -> bool {
+        matches!(self.progress(id, Until::Healthy), Progress::Stuck(_))
+    }
+}
+
+/// Whether its server exists, or did its work.
+fn is_started(instance: &Instance) -> bool {
+    matches!(
+        instance.state,
+        State::Starting(Starting { pid: Some(_), stage: Stage::Server(_), .. })
+            | State::Running { .. }
+            | State::Completed
+    )
+}
+
+fn until(wait: Wait, now: Mono) -> (Until, Option<Mono>) {
+    match wait {
+        Wait::Started => (Until::Started, None),
+        Wait::Healthy { timeout } => (Until::Healthy, Some(now + timeout)),
+    }
+}

@@ -1,0 +1,775 @@
+//! One instance: what is wanted of it, what is observed, and how facts move it.
+//!
+//! Knows nothing of other instances: `Fleet` says when it may begin (dependencies, brake) and when it may end (dependents).
+
+use std::time::Duration;
+
+use super::action::{Action, Work};
+use super::backoff;
+use super::checks::{Checked, Checks};
+use super::event::{Obstacle, Survivor, Verdict};
+use crate::model::{Exit, Goal, Health, InstanceId, Mono, Phase, Run, Signal};
+use crate::plan::spec::{HealthCheck, RestartPolicy, Spec};
+
+/// From one look at an obstacle, or at survivors, to the next.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a killed process may take to end before it is called a survivor.
+const DEATH_DEADLINE: Duration = Duration::from_secs(5);
+
+/// One instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// What people want of it.
+    pub goal: Goal,
+    /// What is observed of it.
+    pub state: State,
+    /// Since when its phase and health have been what they are.
+    pub since: Mono,
+    /// Counts its runs.
+    pub generation: u64,
+    /// Starts that its policy asked for since a person did.
+    pub restarts: u32,
+    /// Failures in a row; forgotten once it is stable.
+    pub failures: u32,
+    /// The last failure under this goal, and when it was.
+    pub last_failure: Option<(Mono, Failure)>,
+    /// `pre_start` was done since a person asked for a start.
+    prepared: bool,
+}
+
+/// What is observed of an instance. Data lives in the variant that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing of it runs, and nothing is meant to.
+    Stopped,
+    /// It shall start, but not yet.
+    Waiting(Waiting),
+    /// A `pre_start` command, or the server until its first good answer.
+    Starting(Starting),
+    /// The server runs.
+    Running {
+        /// Which run.
+        run: Run,
+        /// Its first process.
+        pid: u32,
+        /// Since when.
+        since: Mono,
+        /// What its answers say.
+        checks: Checks,
+    },
+    /// It was asked to end.
+    Stopping(Stopping),
+    /// Its first process is gone, the rest of its tree is being cleared.
+    Sweeping(Sweeping),
+    /// It failed and begins again by itself.
+    Backoff {
+        /// When.
+        until: Mono,
+        /// Why it ended.
+        failure: Failure,
+    },
+    /// It failed and does not begin again by itself.
+    Failed {
+        /// Why it ended.
+        failure: Failure,
+    },
+    /// It ended with success, and its policy lets it.
+    Completed,
+}
+
+/// Why an instance that shall start has not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// The fleet has not let it begin yet.
+    Turn {
+        /// Why it begins.
+        cause: Cause,
+        /// Whom it waits for.
+        on: Vec<InstanceId>,
+    },
+    /// Too many restarts in the fleet.
+    Brake {
+        /// Until then.
+        until: Mono,
+    },
+    /// Something is in the way.
+    Obstacle {
+        /// What.
+        obstacle: Obstacle,
+        /// Which work it hinders.
+        work: Work,
+        /// When to look again.
+        look_at: Mono,
+        /// The look under way.
+        looking: Option<Run>,
+    },
+}
+
+/// Why an instance begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A person wants it.
+    Wish,
+    /// It ended with success, and its policy wants it to run.
+    Policy,
+    /// It failed, and its policy wants it to run.
+    Failure,
+}
+
+/// A start under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Starting {
+    /// Which run.
+    pub run: Run,
+    /// Its first process; `None` until it is born.
+    pub pid: Option<u32>,
+    /// How far it is.
+    pub stage: Stage,
+    /// When it began.
+    pub since: Mono,
+    /// When it has taken too long.
+    pub deadline: Option<Mono>,
+}
+
+/// How far a start is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The `pre_start` command at this position runs.
+    PreStart(usize),
+    /// The server runs and has not given a good answer.
+    Server(Checks),
+}
+
+/// A stop under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopping {
+    /// Which run.
+    pub run: Run,
+    /// Its first process; `None` until it is born.
+    pub pid: Option<u32>,
+    /// When it is killed; once that was done, when it is looked for.
+    pub deadline: Mono,
+    /// Grace is over.
+    pub killed: bool,
+    /// Who is still there long after the kill.
+    pub left: Vec<Survivor>,
+    /// What comes afterwards.
+    pub then: Then,
+}
+
+/// The clearing of a run whose first process is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sweeping {
+    /// Which run.
+    pub run: Run,
+    /// Who would not go.
+    pub left: Vec<Survivor>,
+    /// When to try again.
+    pub again_at: Option<Mono>,
+    /// What comes afterwards.
+    pub then: Then,
+}
+
+/// What comes after a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing.
+    Rest,
+    /// A start as if for the first time.
+    Fresh,
+    /// The next stage of the same start.
+    Next(usize),
+    /// It ended with success: the policy decides.
+    Success,
+    /// It failed: the policy decides.
+    Failure(FailureKind),
+}
+
+/// A failure, and what was known of the server at that time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What happened.
+    pub kind: FailureKind,
+    /// How long the run had lived.
+    pub lived: Duration,
+    /// The last health check before it.
+    pub last_check: Option<Checked>,
+}
+
+/// What counts as a failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The server ended by itself.
+    Exited {
+        /// How.
+        exit: Exit,
+        /// It never gave a good answer.
+        before_ready: bool,
+    },
+    /// A `pre_start` command ended badly.
+    PreStart {
+        /// Its position.
+        command: usize,
+        /// How.
+        exit: Exit,
+    },
+    /// A `pre_start` command took too long.
+    PreStartTimeout {
+        /// Its position.
+        command: usize,
+        /// The deadline that passed.
+        after: Duration,
+    },
+    /// No good answer in the time that a start may take.
+    NotReady {
+        /// The deadline that passed.
+        after: Duration,
+    },
+    /// Too many bad answers in a row.
+    Unhealthy {
+        /// How many.
+        bad: u32,
+    },
+}
+
+/// What an instance needs to decide: its spec, the time, and a place for orders.
+pub(super) struct Context<'a> {
+    pub(super) id: InstanceId,
+    pub(super) spec: &'a Spec,
+    pub(super) seed: u64,
+    pub(super) now: Mono,
+    pub(super) actions: &'a mut Vec<Action>,
+}
+
+impl Instance {
+    pub(super) fn new() -> Self {
+        Self {
+            goal: Goal::Down,
+            state: State::Stopped,
+            since: Mono::default(),
+            generation: 0,
+            restarts: 0,
+            failures: 0,
+            last_failure: None,
+            prepared: false,
+        }
+    }
+
+    /// The phase, as a word.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match &self.state {
+            State::Stopped => Phase::Stopped,
+            State::Waiting(_) => Phase::Waiting,
+            State::Starting(_) | State::Sweeping(Sweeping { then: Then::Next(_), .. }) => Phase::Starting,
+            State::Running { .. } => Phase::Running,
+            State::Stopping(_) | State::Sweeping(_) => Phase::Stopping,
+            State::Backoff { .. } => Phase::Backoff,
+            State::Failed { .. } => Phase::Failed,
+            State::Completed => Phase::Completed,
+        }
+    }
+
+    /// The health, as a word.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.checks().map_or(Health::Unknown, |checks| checks.health)
+    }
+
+    /// The checks of the server that runs.
+    #[must_use]
+    pub fn checks(&self) -> Option<&Checks> {
+        match &self.state {
+            State::Starting(Starting { stage: Stage::Server(checks), .. }) | State::Running { checks, .. } => {
+                Some(checks)
+            }
+            State::Starting(_)
+            | State::Stopped
+            | State::Waiting(_)
+            | State::Stopping(_)
+            | State::Sweeping(_)
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Completed => None,
+        }
+    }
+
+    /// The run that facts may be about.
+    #[must_use]
+    pub fn run(&self) -> Option<Run> {
+        match &self.state {
+            State::Starting(starting) => Some(starting.run),
+            State::Running { run, .. } => Some(*run),
+            State::Stopping(stopping) => Some(stopping.run),
+            State::Sweeping(sweeping) => Some(sweeping.run),
+            State::Waiting(Waiting::Obstacle { looking, .. }) => *looking,
+            State::Waiting(Waiting::Turn { .. } | Waiting::Brake { .. })
+            | State::Stopped
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Completed => None,
+        }
+    }
+
+    /// The first process of the run, while there is one.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        match &self.state {
+            State::Starting(starting) => starting.pid,
+            State::Running { pid, .. } => Some(*pid),
+            State::Stopping(stopping) => stopping.pid,
+            State::Sweeping(_)
+            | State::Stopped
+            | State::Waiting(_)
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Completed => None,
+        }
+    }
+
+    /// Since when the process named by `pid` lives.
+    #[must_use]
+    pub fn running_since(&self) -> Option<Mono> {
+        match &self.state {
+            State::Starting(Starting { since, pid: Some(_), .. }) | State::Running { since, .. } => Some(*since),
+            State::Starting(_)
+            | State::Stopped
+            | State::Waiting(_)
+            | State::Stopping(_)
+            | State::Sweeping(_)
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Completed => None,
+        }
+    }
+
+    /// Whether something of it runs and was not asked to end.
+    pub(super) fn is_live(&self) -> bool {
+        matches!(
+            self.state,
+            State::Starting(_)
+                | State::Running { .. }
+                | State::Waiting(Waiting::Obstacle { looking: Some(_), .. })
+                | State::Sweeping(Sweeping { then: Then::Next(_), .. })
+        )
+    }
+
+    /// Who of it would not go.
+    #[must_use]
+    pub fn survivors(&self) -> &[Survivor] {
+        match &self.state {
+            State::Stopping(stopping) => &stopping.left,
+            State::Sweeping(sweeping) => &sweeping.left,
+            State::Stopped
+            | State::Waiting(_)
+            | State::Starting(_)
+            | State::Running { .. }
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Completed => &[],
+        }
+    }
+
+    /// When it must be looked at again if nothing happens.
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        match &self.state {
+            State::Starting(Starting { pid: None, .. }) => None,
+            State::Starting(Starting { stage: Stage::Server(checks), deadline, .. }) => {
+                [checks.due, *deadline].into_iter().flatten().min()
+            }
+            State::Starting(Starting { stage: Stage::PreStart(_), deadline, .. }) => *deadline,
+            State::Running { checks, .. } => checks.due,
+            State::Stopping(stopping) => stopping.pid.map(|_| stopping.deadline),
+            State::Sweeping(sweeping) => sweeping.again_at,
+            State::Backoff { until, .. } | State::Waiting(Waiting::Brake { until }) => Some(*until),
+            State::Waiting(Waiting::Obstacle { look_at, looking: None, .. }) => Some(*look_at),
+            State::Waiting(Waiting::Obstacle { looking: Some(_), .. } | Waiting::Turn { .. })
+            | State::Stopped
+            | State::Failed { .. }
+            | State::Completed => None,
+        }
+    }
+
+    /// A person wants it to run.
+    pub(super) fn wish_up(&mut self, now: Mono) {
+        self.goal = Goal::Up;
+        self.failures = 0;
+        match &mut self.state {
+            State::Starting(_) | State::Running { .. } => {}
+            State::Stopping(Stopping { then, .. }) | State::Sweeping(Sweeping { then, .. }) => {
+                if !matches!(then, Then::Next(_)) {
+                    *then = Then::Fresh;
+                }
+            }
+            State::Waiting(Waiting::Obstacle { look_at, .. }) => *look_at = now,
+            State::Stopped
+            | State::Waiting(Waiting::Turn { .. } | Waiting::Brake { .. })
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Completed => self.fresh(),
+        }
+    }
+
+    /// Ends what runs, then does what `then` says; at once if nothing runs.
+    pub(super) fn end(&mut self, cx: &mut Context<'_>, then: Then) {
+        match &mut self.state {
+            State::Starting(Starting { run, pid, .. }) => {
+                let (run, pid) = (*run, *pid);
+                self.ask_to_end(cx, run, pid, then);
+            }
+            State::Running { run, pid, .. } => {
+                let (run, pid) = (*run, *pid);
+                self.ask_to_end(cx, run, Some(pid), then);
+            }
+            State::Waiting(Waiting::Obstacle { looking: Some(run), .. }) => {
+                let run = *run;
+                self.ask_to_end(cx, run, None, then);
+            }
+            State::Stopping(Stopping { then: later, .. }) | State::Sweeping(Sweeping { then: later, .. }) => {
+                *later = then;
+            }
+            State::Stopped | State::Waiting(_) | State::Backoff { .. } | State::Failed { .. } | State::Completed => {
+                self.go_on(cx, then)
+            }
+        }
+    }
+
+    fn ask_to_end(&mut self, cx: &mut Context<'_>, run: Run, pid: Option<u32>, then: Then) {
+        if pid.is_some() {
+            cx.actions.push(Action::Signal { run, signal: cx.spec.stop_signal });
+        }
+        let deadline = cx.now + cx.spec.stop_grace_period;
+        self.state = State::Stopping(Stopping { run, pid, deadline, killed: false, left: Vec::new(), then });
+    }
+
+    /// Ends the grace of a stop under way. Who is not born yet is killed at birth.
+    pub(super) fn kill(&mut self, cx: &mut Context<'_>) {
+        if let State::Stopping(stopping) = &mut self.state
+            && !stopping.killed
+        {
+            stopping.killed = true;
+            stopping.deadline = cx.now + DEATH_DEADLINE;
+            if stopping.pid.is_some() {
+                cx.actions.push(Action::Kill { run: stopping.run });
+            }
+        }
+    }
+
+    /// The fleet lets it begin.
+    pub(super) fn begin(&mut self, cx: &mut Context<'_>, cause: Cause) {
+        match cause {
+            Cause::Wish => self.restarts = 0,
+            Cause::Policy | Cause::Failure => self.restarts = self.restarts.saturating_add(1),
+        }
+        let work = if self.prepared || cx.spec.pre_start.is_empty() { Work::Server } else { Work::PreStart(0) };
+        self.spawn(cx, work);
+    }
+
+    fn next_run(&mut self, id: InstanceId) -> Run {
+        self.generation = self.generation.saturating_add(1);
+        Run { instance: id, generation: self.generation }
+    }
+
+    fn spawn(&mut self, cx: &mut Context<'_>, work: Work) {
+        let run = self.next_run(cx.id);
+        cx.actions.push(Action::Spawn { run, work });
+        self.state = State::Starting(starting(cx, run, None, work));
+    }
+
+    /// The run's first process was born.
+    pub(super) fn spawned(&mut self, cx: &mut Context<'_>, pid: u32) {
+        match &mut self.state {
+            State::Starting(Starting { run, stage, .. }) => {
+                let work = match stage {
+                    Stage::PreStart(command) => Work::PreStart(*command),
+                    Stage::Server(_) => Work::Server,
+                };
+                let run = *run;
+                self.born(cx, run, pid, work);
+            }
+            State::Waiting(Waiting::Obstacle { looking: Some(run), work, .. }) => {
+                let (run, work) = (*run, *work);
+                self.born(cx, run, pid, work);
+            }
+            State::Stopping(stopping) => {
+                stopping.pid = Some(pid);
+                if stopping.killed {
+                    stopping.deadline = cx.now + DEATH_DEADLINE;
+                    cx.actions.push(Action::Kill { run: stopping.run });
+                } else {
+                    stopping.deadline = cx.now + cx.spec.stop_grace_period;
+                    cx.actions.push(Action::Signal { run: stopping.run, signal: cx.spec.stop_signal });
+                }
+            }
+            State::Stopped
+            | State::Waiting(_)
+            | State::Running { .. }
+            | State::Sweeping(_)
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Completed => {}
+        }
+    }
+
+    fn born(&mut self, cx: &mut Context<'_>, run: Run, pid: u32, work: Work) {
+        self.state = if work == Work::Server && cx.spec.healthcheck.is_none() {
+            State::Running { run, pid, since: cx.now, checks: Checks::new(None, cx.now) }
+        } else {
+            State::Starting(starting(cx, run, Some(pid), work))
+        };
+    }
+
+    /// The run's first process could not be made.
+    pub(super) fn not_spawned(&mut self, cx: &mut Context<'_>, obstacle: Obstacle) {
+        let work = match &self.state {
+            State::Starting(Starting { stage: Stage::PreStart(command), .. }) => Work::PreStart(*command),
+            State::Starting(Starting { stage: Stage::Server(_), .. }) => Work::Server,
+            State::Waiting(Waiting::Obstacle { work, .. }) => *work,
+            State::Stopping(stopping) => {
+                let then = stopping.then.clone();
+                return self.go_on(cx, then);
+            }
+            State::Stopped
+            | State::Waiting(Waiting::Turn { .. } | Waiting::Brake { .. })
+            | State::Running { .. }
+            | State::Sweeping(_)
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Completed => return,
+        };
+        let look_at = cx.now + LOOK_AGAIN;
+        self.state = State::Waiting(Waiting::Obstacle { obstacle, work, look_at, looking: None });
+    }
+
+    /// The run's first process ended. What else there is of the run goes with it before anything follows.
+    pub(super) fn exited(&mut self, cx: &mut Context<'_>, exit: Exit) {
+        let (run, then) = match &self.state {
+            State::Starting(Starting { run, stage: Stage::PreStart(command), .. }) if exit.is_success() => {
+                (*run, Then::Next(command + 1))
+            }
+            State::Starting(Starting { run, stage: Stage::PreStart(command), since, .. }) => {
+                let kind = FailureKind::PreStart { command: *command, exit };
+                (*run, self.failed(cx, kind, *since))
+            }
+            State::Starting(Starting { run, since, .. }) => {
+                (*run, self.failed(cx, FailureKind::Exited { exit, before_ready: true }, *since))
+            }
+            State::Running { run, .. } if exit.is_success() => (*run, Then::Success),
+            State::Running { run, since, .. } => {
+                (*run, self.failed(cx, FailureKind::Exited { exit, before_ready: false }, *since))
+            }
+            State::Stopping(stopping) => (stopping.run, stopping.then.clone()),
+            State::Sweeping(_)
+            | State::Stopped
+            | State::Waiting(_)
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Completed => return,
+        };
+        if then == Then::Success && self.is_stable(cx) {
+            self.failures = 0;
+        }
+        cx.actions.push(Action::Sweep { run });
+        self.state = State::Sweeping(Sweeping { run, left: Vec::new(), again_at: None, then });
+    }
+
+    /// Everything else of the run was killed and looked for again.
+    pub(super) fn swept(&mut self, cx: &mut Context<'_>, left: Vec<Survivor>) {
+        match &mut self.state {
+            State::Sweeping(sweeping) if left.is_empty() => {
+                let then = sweeping.then.clone();
+                self.go_on(cx, then);
+            }
+            State::Sweeping(sweeping) => {
+                sweeping.left = left;
+                sweeping.again_at = Some(cx.now + LOOK_AGAIN);
+            }
+            State::Stopping(stopping) => stopping.left = left,
+            State::Stopped
+            | State::Waiting(_)
+            | State::Starting(_)
+            | State::Running { .. }
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Completed => {}
+        }
+    }
+
+    /// A health check of the run came to an end.
+    pub(super) fn probed(&mut self, cx: &mut Context<'_>, verdict: Verdict) {
+        let Some(check) = &cx.spec.healthcheck else { return };
+        match &mut self.state {
+            State::Starting(Starting { run, pid: Some(pid), stage: Stage::Server(checks), since, .. }) => {
+                checks.take(check, verdict, cx.now);
+                if checks.health == Health::Healthy {
+                    self.state = State::Running { run: *run, pid: *pid, since: *since, checks: checks.clone() };
+                }
+            }
+            State::Running { since, checks, .. } => {
+                checks.take(check, verdict, cx.now);
+                if checks.health == Health::Unhealthy && check.restart_unhealthy {
+                    let kind = FailureKind::Unhealthy { bad: checks.bad };
+                    let since = *since;
+                    let then = self.failed(cx, kind, since);
+                    self.end(cx, then);
+                }
+            }
+            State::Starting(_)
+            | State::Stopped
+            | State::Waiting(_)
+            | State::Stopping(_)
+            | State::Sweeping(_)
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Completed => {}
+        }
+    }
+
+    /// The point that `deadline` named has come.
+    pub(super) fn deadline_passed(&mut self, cx: &mut Context<'_>) {
+        match &mut self.state {
+            State::Starting(Starting { run, pid: Some(_), stage, since, deadline }) => {
+                if deadline.is_some_and(|deadline| deadline <= cx.now) {
+                    let kind = match stage {
+                        Stage::PreStart(command) => {
+                            FailureKind::PreStartTimeout { command: *command, after: cx.spec.pre_start_timeout }
+                        }
+                        Stage::Server(_) => FailureKind::NotReady { after: cx.now.since(*since) },
+                    };
+                    let since = *since;
+                    let then = self.failed(cx, kind, since);
+                    self.end(cx, then);
+                } else if let Stage::Server(checks) = stage {
+                    probe_if_due(cx, *run, checks);
+                }
+            }
+            State::Running { run, checks, .. } => probe_if_due(cx, *run, checks),
+            State::Stopping(Stopping { run, killed: true, deadline, .. }) => {
+                *deadline = cx.now + DEATH_DEADLINE;
+                cx.actions.push(Action::Sweep { run: *run });
+            }
+            State::Stopping(_) => self.kill(cx),
+            State::Sweeping(sweeping) => {
+                sweeping.again_at = None;
+                cx.actions.push(Action::Sweep { run: sweeping.run });
+            }
+            State::Backoff { .. } | State::Waiting(Waiting::Brake { .. }) => self.turn(Cause::Failure),
+            State::Waiting(Waiting::Obstacle { work, .. }) => {
+                let work = *work;
+                let run = self.next_run(cx.id);
+                if let State::Waiting(Waiting::Obstacle { looking, .. }) = &mut self.state {
+                    *looking = Some(run);
+                }
+                cx.actions.push(Action::Spawn { run, work });
+            }
+            State::Waiting(Waiting::Turn { .. })
+            | State::Starting(Starting { pid: None, .. })
+            | State::Stopped
+            | State::Failed { .. }
+            | State::Completed => {}
+        }
+    }
+
+    /// What comes after a run of which nothing is left.
+    fn go_on(&mut self, cx: &mut Context<'_>, then: Then) {
+        if self.goal == Goal::Down {
+            self.state = State::Stopped;
+            return;
+        }
+        match then {
+            Then::Rest => self.state = State::Stopped,
+            Then::Fresh => self.fresh(),
+            Then::Next(command) if command < cx.spec.pre_start.len() => self.spawn(cx, Work::PreStart(command)),
+            Then::Next(_) => {
+                self.prepared = true;
+                self.spawn(cx, Work::Server);
+            }
+            Then::Success => match cx.spec.restart.policy {
+                RestartPolicy::No | RestartPolicy::OnFailure => self.state = State::Completed,
+                RestartPolicy::Always | RestartPolicy::UnlessStopped => self.turn(Cause::Policy),
+            },
+            Then::Failure(kind) => self.judge(cx, kind),
+        }
+    }
+
+    /// Begin as if for the first time.
+    fn fresh(&mut self) {
+        self.failures = 0;
+        self.prepared = false;
+        self.last_failure = None;
+        self.turn(Cause::Wish);
+    }
+
+    fn turn(&mut self, cause: Cause) {
+        self.state = State::Waiting(Waiting::Turn { cause, on: Vec::new() });
+    }
+
+    /// Notes a failure at the moment that it happens; `judge` draws the consequence once nothing of the run is left.
+    fn failed(&mut self, cx: &Context<'_>, kind: FailureKind, since: Mono) -> Then {
+        self.failures = if self.is_stable(cx) { 0 } else { self.failures.saturating_add(1) };
+        let last_check = self.checks().and_then(|checks| checks.last.clone());
+        let failure = Failure { kind: kind.clone(), lived: cx.now.since(since), last_check };
+        self.last_failure = Some((cx.now, failure));
+        Then::Failure(kind)
+    }
+
+    fn judge(&mut self, cx: &mut Context<'_>, kind: FailureKind) {
+        let failure = match &self.last_failure {
+            Some((_, failure)) => failure.clone(),
+            None => Failure { kind, lived: Duration::ZERO, last_check: None },
+        };
+        let gives_up = cx.spec.restart.max_attempts.is_some_and(|most| self.failures > most);
+        if cx.spec.restart.policy == RestartPolicy::No || gives_up {
+            self.state = State::Failed { failure };
+        } else if self.failures == 0 {
+            self.turn(Cause::Failure);
+        } else {
+            let wait = backoff::wait(&cx.spec.restart, self.failures, cx.seed, cx.id);
+            self.state = State::Backoff { until: cx.now + wait, failure };
+        }
+    }
+
+    /// Stable: healthy for the window, or running that long where there is no check.
+    fn is_stable(&self, cx: &Context<'_>) -> bool {
+        match &self.state {
+            State::Running { since, checks, .. } => {
+                let good =
+                    if cx.spec.healthcheck.is_some() { checks.healthy_for(cx.now) } else { cx.now.since(*since) };
+                good >= cx.spec.restart.window
+            }
+            State::Stopped
+            | State::Waiting(_)
+            | State::Starting(_)
+            | State::Stopping(_)
+            | State::Sweeping(_)
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Completed => false,
+        }
+    }
+
+    /// The signal that asks it to end, for words about a stop under way.
+    #[must_use]
+    pub fn stop_signal(spec: &Spec, stopping: &Stopping) -> Signal {
+        if stopping.killed { Signal::KILL } else { spec.stop_signal }
+    }
+}
+
+fn starting(cx: &Context<'_>, run: Run, pid: Option<u32>, work: Work) -> Starting {
+    let (stage, time) = match work {
+        Work::PreStart(command) => (Stage::PreStart(command), Some(cx.spec.pre_start_timeout)),
+        Work::Server => {
+            let check = cx.spec.healthcheck.as_ref();
+            (Stage::Server(Checks::new(check, cx.now)), check.map(HealthCheck::start_deadline))
+        }
+    };
+    let deadline = pid.and(time).map(|time| cx.now + time);
+    Starting { run, pid, stage, since: cx.now, deadline }
+}
+
+fn probe_if_due(cx: &mut Context<'_>, run: Run, checks: &mut Checks) {
+    if checks.due.is_some_and(|due| due <= cx.now) {
+        checks.due = None;
+        cx.actions.push(Action::Probe { run });
+    }
+}
