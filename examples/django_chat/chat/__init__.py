@@ -1,0 +1,1 @@
+"""A product list that is cached, a chat room, and the pages that look after them."""

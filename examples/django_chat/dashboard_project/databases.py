@@ -1,0 +1,36 @@
+"""Django's DATABASES, from DATABASE_URL and DATABASE_NAME."""
+
+from urllib.parse import unquote, urlsplit
+
+from .lane import PROJECT, Lane
+
+
+def databases(lane: Lane) -> dict:
+    url = urlsplit(lane.database_url)
+    if url.scheme == "sqlite":
+        return {"default": _sqlite(lane)}
+    if url.scheme in ("postgres", "postgresql"):
+        return {"default": _postgres(lane, url)}
+    raise ValueError(f"DATABASE_URL: {url.scheme or 'no scheme'!r} is neither sqlite nor postgres")
+
+
+def _sqlite(lane: Lane) -> dict:
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": lane.database_name,
+        # A transaction that reads and then writes is refused at once, whatever the timeout,
+        # when another writer came in between; IMMEDIATE makes it wait instead.
+        "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE"},
+    }
+
+
+def _postgres(lane: Lane, url) -> dict:
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": lane.database_name,
+        "USER": unquote(url.username or ""),
+        "PASSWORD": unquote(url.password or ""),
+        "HOST": unquote(url.hostname or ""),
+        "PORT": str(url.port or ""),
+        "OPTIONS": {"application_name": f"{PROJECT}_{lane.instance_name}"},
+    }
