@@ -373,17 +373,17 @@ impl Instance {
     /// When it must be looked at again if nothing happens.
     pub(super) fn deadline(&self) -> Option<Mono> {
         match &self.state {
-            State::Starting(Starting { pid: None, .. }) => None,
-            State::Starting(Starting { stage: Stage::Server(checks), deadline, .. }) => {
+            State::Starting(Starting { pid: Some(_), stage: Stage::Server(checks), deadline, .. }) => {
                 [checks.due, *deadline].into_iter().flatten().min()
             }
-            State::Starting(Starting { stage: Stage::PreStart(_), deadline, .. }) => *deadline,
+            State::Starting(Starting { pid: Some(_), stage: Stage::PreStart(_), deadline, .. }) => *deadline,
             State::Running { checks, .. } => checks.due,
             State::Stopping(stopping) => stopping.pid.map(|_| stopping.deadline),
             State::Sweeping(sweeping) => sweeping.again_at,
             State::Backoff { until, .. } | State::Waiting(Waiting::Brake { until }) => Some(*until),
             State::Waiting(Waiting::Obstacle { look_at, looking: None, .. }) => Some(*look_at),
-            State::Waiting(Waiting::Obstacle { looking: Some(_), .. } | Waiting::Turn { .. })
+            State::Starting(Starting { pid: None, .. })
+            | State::Waiting(Waiting::Obstacle { looking: Some(_), .. } | Waiting::Turn { .. })
             | State::Stopped
             | State::Failed { .. }
             | State::Completed => None,

@@ -1,0 +1,161 @@
+//! One cgroup (v2) per run, where the kernel lets us: the surest way to know and to end every process of a run.
+//!
+//! Only membership is used, no controllers, so a hybrid hierarchy or a delegated subtree is enough.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// Where the runs' cgroups are made.
+#[derive(Clone, Debug)]
+pub struct Cgroups {
+    base: PathBuf,
+}
+
+/// The cgroup of one run.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroups {
+    /// Makes a place beneath the cgroup that this process lives in. `None` where v2 is not mounted, too old
+    /// (`cgroup.kill` came with Linux 5.14) or not ours to write.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let base = own_directory(&mounts, &own)?.join(name);
+        match fs::create_dir(&base) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return None,
+            _ => {}
+        }
+        let found = Self { base };
+        // Writable is what counts, and only a try tells.
+        let trial = found.make("trial").ok()?;
+        let works = trial.entrance().is_ok() && trial.path.join("cgroup.kill").exists();
+        trial.remove();
+        works.then_some(found)
+    }
+
+    /// A new, empty cgroup.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn make(&self, run: &str) -> io::Result<Cgroup> {
+        let path = self.base.join(run);
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(Cgroup { path }),
+        }
+    }
+
+    /// Kills and clears whatever an earlier supervisor left here. Returns how many cgroups it cleared.
+    #[must_use]
+    pub fn clear(&self) -> usize {
+        let Ok(entries) = fs::read_dir(&self.base) else { return 0 };
+        let left = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        left.map(|entry| Cgroup { path: entry.path() })
+            .filter(|cgroup| {
+                let lived = cgroup.is_populated();
+                cgroup.kill();
+                cgroup.remove();
+                lived
+            })
+            .count()
+    }
+
+    /// Removes the place itself, if it is empty.
+    pub fn remove(&self) {
+        let _ = fs::remove_dir(&self.base);
+    }
+}
+
+impl Cgroup {
+    /// A process that writes `0` into it becomes a member.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn entrance(&self) -> io::Result<OwnedFd> {
+        Ok(fs::OpenOptions::new().write(true).open(self.path.join("cgroup.procs"))?.into())
+    }
+
+    /// Whether a living process is in it. Zombies do not count.
+    #[must_use]
+    pub fn is_populated(&self) -> bool {
+        fs::read_to_string(self.path.join("cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
+    }
+
+    /// Its processes, those of cgroups beneath it too.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        let mut found = Vec::new();
+        collect(&self.path, &mut found);
+        found
+    }
+
+    /// Kills every process in it at once, also those being forked.
+    pub fn kill(&self) {
+        if let Ok(mut file) = fs::OpenOptions::new().write(true).open(self.path.join("cgroup.kill")) {
+            let _ = file.write_all(b"1");
+        }
+    }
+
+    /// Removes it and what servers made beneath it; does nothing while a process lives there.
+    pub fn remove(&self) {
+        remove_beneath(&self.path);
+    }
+}
+
+fn collect(path: &Path, found: &mut Vec<u32>) {
+    if let Ok(list) = fs::read_to_string(path.join("cgroup.procs")) {
+        found.extend(list.lines().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    for beneath in directories(path) {
+        collect(&beneath, found);
+    }
+}
+
+fn remove_beneath(path: &Path) {
+    for beneath in directories(path) {
+        remove_beneath(&beneath);
+    }
+    let _ = fs::remove_dir(path);
+}
+
+fn directories(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
+    let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    directories.map(|entry| entry.path()).collect()
+}
+
+/// The directory of the v2 cgroup that a process with this `/proc/self/cgroup` lives in.
+fn own_directory(mountinfo: &str, own: &str) -> Option<PathBuf> {
+    let path = own.lines().find_map(|line| line.strip_prefix("0::"))?;
+    for line in mountinfo.lines() {
+        let (mount, kind) = line.split_once(" - ")?;
+        if kind.split(' ').next() == Some("cgroup2") {
+            let mut fields = mount.split(' ').skip(3);
+            let (root, point) = (fields.next()?, fields.next()?);
+            let inside = Path::new(path).strip_prefix(root).ok()?;
+            return Some(Path::new(point).join(inside));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_directory_is_found_in_unified_and_hybrid_hierarchies() {
+        let hybrid = "25 24 0:22 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n30 25 0:26 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
+        let own = "4:memory:/x\n0::/user.slice/a\n";
+        assert_eq!(own_directory(hybrid, own), Some(PathBuf::from("/sys/fs/cgroup/unified/user.slice/a")));
+        let delegated = "30 25 0:26 /pod/1 /sys/fs/cgroup rw - cgroup2 cgroup rw\n";
+        assert_eq!(own_directory(delegated, "0::/pod/1/a"), Some(PathBuf::from("/sys/fs/cgroup/a")));
+        assert_eq!(own_directory("25 24 0:22 / /sys rw - sysfs sysfs rw\n", own), None);
+    }
+}

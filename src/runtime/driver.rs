@@ -1,0 +1,437 @@
+//! The one loop: an event comes in, the machine steps, its orders are carried out. It awaits nothing else: whatever may
+//! block runs in a task or in the spawner thread and comes back as an event.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::sleep_until;
+use tracing::{error, info, warn};
+
+use super::clock::Clock;
+use super::handle::{Handle, Order};
+use super::home::Home;
+use super::lane;
+use super::link::{self, KeeperLink};
+use super::look;
+use super::probe::{KnownListener, Prober};
+use super::spawn::{Job, Spawner};
+use super::tree::Tree;
+use crate::machine::{Action, Event, Fleet, Obstacle, Request, RequestId, Trouble, Wait, Work};
+use crate::model::{Goal, Health, InstanceId, InstanceName, Phase, Run};
+use crate::plan::spec::{Database, Framework, HealthTest, Plan, Spec};
+use crate::view::snapshot::{self, FleetStatus, InstanceStatus, Outcome, Surroundings};
+
+/// Runs the fleet.
+#[derive(Debug)]
+pub struct Driver {
+    clock: Clock,
+    fleet: Fleet,
+    home: Home,
+    tools: Arc<Tools>,
+    keeper_pid: u32,
+    trees: HashMap<Run, Living>,
+    facts: mpsc::UnboundedSender<Fact>,
+    inbox: mpsc::UnboundedReceiver<Fact>,
+    orders: mpsc::Receiver<Order>,
+    waiting: HashMap<RequestId, Waiting>,
+    requests: u64,
+    watchers: broadcast::Sender<InstanceStatus>,
+    goals: BTreeSet<InstanceName>,
+    warnings: BTreeMap<InstanceId, String>,
+    command_checks: u64,
+}
+
+/// What carries orders out.
+#[derive(Debug)]
+pub struct Tools {
+    /// Makes processes.
+    pub spawner: Spawner,
+    /// Takes pipes and writes logs.
+    pub keeper: KeeperLink,
+    /// Checks health.
+    pub prober: Prober,
+}
+
+/// The tree of a run, and its socket once it was seen.
+#[derive(Clone, Debug)]
+struct Living {
+    tree: Arc<Tree>,
+    listener: Arc<KnownListener>,
+}
+
+/// Somebody who waits for an answer.
+#[derive(Debug)]
+struct Waiting {
+    who: Vec<InstanceId>,
+    reply: Option<oneshot::Sender<Outcome>>,
+}
+
+/// What tasks report.
+#[derive(Debug)]
+enum Fact {
+    Born(Run, Tree),
+    Event(Event),
+    KeeperDied,
+}
+
+impl Driver {
+    /// A driver of the fleet `plan`, at rest.
+    #[must_use]
+    pub fn new(plan: Arc<Plan>, clock: Clock, home: Home, tools: Tools, keeper_pid: u32, seed: u64) -> (Self, Handle) {
+        let (handle, orders) = Handle::new();
+        let (facts, inbox) = mpsc::unbounded_channel();
+        let driver = Self {
+            clock,
+            fleet: Fleet::new(plan, seed),
+            home,
+            tools: Arc::new(tools),
+            keeper_pid,
+            trees: HashMap::new(),
+            facts,
+            inbox,
+            orders,
+            waiting: HashMap::new(),
+            requests: 0,
+            watchers: broadcast::channel(1024).0,
+            goals: BTreeSet::new(),
+            warnings: BTreeMap::new(),
+            command_checks: 0,
+        };
+        (driver, handle)
+    }
+
+    /// Runs until everything is down. `keeper_died` resolves when the keeper does: then the fleet goes down too, for
+    /// nobody reads its output any more.
+    ///
+    /// # Errors
+    /// When signals cannot be listened to.
+    pub async fn run(mut self, keeper_died: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+        let facts = self.facts.clone();
+        tokio::spawn(async move {
+            keeper_died.await;
+            let _ = facts.send(Fact::KeeperDied);
+        });
+        let mut term = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut child = signal(SignalKind::child())?;
+        self.resume();
+        loop {
+            let deadline = self.fleet.next_deadline();
+            let due = async {
+                match deadline {
+                    Some(at) => sleep_until(self.clock.instant(at)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let actions = tokio::select! {
+                biased;
+                () = heard(&mut term) => self.go_down("SIGTERM"),
+                () = heard(&mut interrupt) => self.go_down("SIGINT"),
+                () = heard(&mut hangup) => Vec::new(),
+                () = heard(&mut child) => {
+                    self.tools.spawner.reap_strangers();
+                    Vec::new()
+                }
+                Some(fact) = self.inbox.recv() => self.take_fact(fact),
+                Some(order) = self.orders.recv() => self.take_order(order),
+                () = due => self.step(Event::DeadlinePassed),
+            };
+            if self.obey(actions) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Starts again what an earlier supervisor ran, if it did not end as planned.
+    fn resume(&mut self) {
+        let plan = Arc::clone(self.fleet.plan());
+        let who: Vec<_> = self.home.goals().iter().filter_map(|name| plan.find(name.as_str())).collect();
+        if !who.is_empty() {
+            info!("an earlier supervisor died; starting {} instances again", who.len());
+            self.requests += 1;
+            let request = Request::Start { who, wait: Wait::Started };
+            let actions = self.step(Event::Request { id: RequestId(self.requests), request });
+            self.obey(actions);
+        }
+    }
+
+    fn go_down(&mut self, why: &str) -> Vec<Action> {
+        info!("{why}: going down");
+        // The second time is meant: at once.
+        let now = self.fleet.is_ending();
+        self.requests += 1;
+        self.step(Event::Request { id: RequestId(self.requests), request: Request::Down { now } })
+    }
+
+    fn take_fact(&mut self, fact: Fact) -> Vec<Action> {
+        match fact {
+            Fact::Event(event) => {
+                if let Event::Swept { run, left } = &event
+                    && left.is_empty()
+                {
+                    self.trees.remove(run);
+                }
+                self.step(event)
+            }
+            Fact::Born(run, tree) => {
+                let (pid, tree) = (tree.pid(), Arc::new(tree));
+                self.trees.insert(run, Living { tree: Arc::clone(&tree), listener: Arc::default() });
+                let facts = self.facts.clone();
+                tokio::spawn(async move {
+                    let exit = tree.exit().await;
+                    let _ = facts.send(Fact::Event(Event::Exited { run, exit }));
+                });
+                self.tools.spawner.reap_strangers();
+                self.step(Event::Spawned { run, pid })
+            }
+            Fact::KeeperDied => {
+                error!("the keeper died, and with it the logs");
+                if self.fleet.is_ending() { Vec::new() } else { self.go_down("keeper died") }
+            }
+        }
+    }
+
+    fn take_order(&mut self, order: Order) -> Vec<Action> {
+        match order {
+            Order::Look(reply) => {
+                let _ = reply.send(self.status());
+                Vec::new()
+            }
+            Order::Watch(reply) => {
+                let _ = reply.send((self.status(), self.watchers.subscribe()));
+                Vec::new()
+            }
+            Order::Request(request, reply) => {
+                self.requests += 1;
+                let id = RequestId(self.requests);
+                let who = match &request {
+                    Request::Start { who, .. } | Request::Restart { who, .. } | Request::Stop { who } => who.clone(),
+                    Request::Down { .. } => self.fleet.plan().ids().collect(),
+                };
+                self.waiting.insert(id, Waiting { who, reply: Some(reply) });
+                self.step(Event::Request { id, request })
+            }
+        }
+    }
+
+    fn step(&mut self, event: Event) -> Vec<Action> {
+        let is_request = matches!(event, Event::Request { .. });
+        let actions = self.fleet.step(event, self.clock.now());
+        if is_request {
+            self.keep_goals();
+        }
+        actions
+    }
+
+    /// Goals are on the disk before a request is answered.
+    fn keep_goals(&mut self) {
+        let plan = self.fleet.plan();
+        let up = plan.ids().filter(|id| self.fleet.instance(*id).goal == Goal::Up);
+        let up: BTreeSet<_> = up.map(|id| plan.spec(id).name.clone()).collect();
+        if up != self.goals {
+            if let Err(error) = self.home.write_goals(&up) {
+                warn!("the goals cannot be written: {error}");
+            }
+            self.goals = up;
+        }
+    }
+
+    /// Carries orders out; returns whether the last of them was to end.
+    fn obey(&mut self, actions: Vec<Action>) -> bool {
+        let mut ends = false;
+        for action in actions {
+            match action {
+                Action::Spawn { run, work } => self.spawn(run, work),
+                Action::Signal { run, signal } => {
+                    if let Some(living) = self.trees.get(&run) {
+                        living.tree.signal(signal);
+                    }
+                }
+                Action::Kill { run } => {
+                    if let Some(living) = self.trees.get(&run) {
+                        living.tree.kill();
+                    }
+                }
+                Action::Sweep { run } => self.sweep(run),
+                Action::Probe { run } => self.probe(run),
+                Action::Changed { instance } => self.changed(instance),
+                Action::Reply { id, answer } => self.reply(id, &answer.troubles),
+                Action::Exit => ends = true,
+            }
+        }
+        ends
+    }
+
+    fn spawn(&self, run: Run, work: Work) {
+        let (plan, tools, facts) = (Arc::clone(self.fleet.plan()), Arc::clone(&self.tools), self.facts.clone());
+        tokio::spawn(async move {
+            let fact = match make(&plan, run, work, &tools).await {
+                Ok(tree) => Fact::Born(run, tree),
+                Err(obstacle) => Fact::Event(Event::NotSpawned { run, obstacle }),
+            };
+            let _ = facts.send(fact);
+        });
+    }
+
+    fn sweep(&self, run: Run) {
+        let Some(living) = self.trees.get(&run).cloned() else {
+            let _ = self.facts.send(Fact::Event(Event::Swept { run, left: Vec::new() }));
+            return;
+        };
+        let (tools, facts) = (Arc::clone(&self.tools), self.facts.clone());
+        tokio::spawn(async move {
+            let left = living.tree.sweep(&tools.spawner).await;
+            let _ = facts.send(Fact::Event(Event::Swept { run, left }));
+        });
+    }
+
+    fn probe(&mut self, run: Run) {
+        let plan = Arc::clone(self.fleet.plan());
+        let Some(living) = self.trees.get(&run).cloned() else { return };
+        let (tools, facts) = (Arc::clone(&self.tools), self.facts.clone());
+        if plan.spec(run.instance).healthcheck.as_ref().is_some_and(|c| matches!(c.test, HealthTest::Command(_))) {
+            self.command_checks += 1;
+        }
+        let label = format!("{}-check-{}", label(&plan, run), self.command_checks);
+        tokio::spawn(async move {
+            let spec = plan.spec(run.instance);
+            let Some(check) = &spec.healthcheck else { return };
+            let job = |words: &[String]| job(spec, run, label, words, &tools).map_err(|obstacle| in_words(&obstacle));
+            let verdict = tools.prober.check(spec, check, &living.tree, &living.listener, &tools.spawner, job).await;
+            let _ = facts.send(Fact::Event(Event::Probed { run, verdict }));
+        });
+    }
+
+    fn changed(&mut self, id: InstanceId) {
+        self.look_for_ignored_facts(id);
+        let status = self.instance(id);
+        let level = (status.phase, status.health);
+        let line = format!("{}: {}, {}: {}", status.name, status.phase, status.health, status.explanation.reason);
+        match level {
+            (Phase::Backoff | Phase::Failed | Phase::Waiting, _) | (_, Health::Unhealthy | Health::PortConflict) => {
+                warn!("{line}");
+            }
+            _ => info!("{line}"),
+        }
+        let _ = self.watchers.send(status);
+    }
+
+    /// An app that answers well without its lane's database file has not read its facts.
+    fn look_for_ignored_facts(&mut self, id: InstanceId) {
+        let spec = self.fleet.plan().spec(id);
+        if self.fleet.instance(id).health() != Health::Healthy {
+            return;
+        }
+        match &spec.facts.database {
+            Database::Sqlite { path } if !path.exists() => {
+                self.warnings.insert(id, ignored_database(spec, path));
+            }
+            Database::Sqlite { .. } | Database::Postgres { .. } => {
+                self.warnings.remove(&id);
+            }
+        }
+    }
+
+    fn reply(&mut self, id: RequestId, troubles: &[(InstanceId, Trouble)]) {
+        let Some(Waiting { who, reply: Some(reply) }) = self.waiting.remove(&id) else { return };
+        let told =
+            troubles.iter().map(|(id, trouble)| snapshot::trouble(&self.fleet, *id, *trouble, &self.instance(*id)));
+        let outcome = Outcome {
+            done: troubles.is_empty(),
+            troubles: told.collect(),
+            instances: who.iter().map(|id| self.instance(*id)).collect(),
+        };
+        let _ = reply.send(outcome);
+    }
+
+    fn instance(&self, id: InstanceId) -> InstanceStatus {
+        let spec = self.fleet.plan().spec(id);
+        let surroundings = Surroundings { log: link::output_log(spec), warning: self.warnings.get(&id).cloned() };
+        snapshot::instance(&self.fleet, id, self.clock.now(), surroundings)
+    }
+
+    fn status(&self) -> FleetStatus {
+        let plan = self.fleet.plan();
+        FleetStatus {
+            project: plan.project.clone(),
+            file: plan.file.clone(),
+            profile: plan.profile.clone(),
+            supervisor_pid: std::process::id(),
+            keeper_pid: self.keeper_pid,
+            uptime_seconds: self.clock.now().0.as_secs_f64(),
+            ending: self.fleet.is_ending(),
+            instances: plan.ids().map(|id| self.instance(id)).collect(),
+        }
+    }
+}
+
+/// Resolves at the next signal of its kind; never if there can be none.
+async fn heard(stream: &mut Stream) {
+    if stream.recv().await.is_none() {
+        std::future::pending().await
+    }
+}
+
+/// Looks for obstacles, prepares the lane, makes the process.
+async fn make(plan: &Plan, run: Run, work: Work, tools: &Tools) -> Result<Tree, Obstacle> {
+    let spec = plan.spec(run.instance);
+    let words = match work {
+        Work::Server => &spec.command,
+        Work::PreStart(position) => spec.pre_start.get(position).unwrap_or(&spec.command),
+    };
+    // Also before `pre_start`: migrating for a server that cannot start helps nobody.
+    look::port(spec)?;
+    let job = job(spec, run, label(plan, run), words, tools)?;
+    let program = job.program.clone();
+    tools.spawner.spawn(job).await.map_err(|error| look::spawn_error(&error, &program))
+}
+
+fn label(plan: &Plan, run: Run) -> String {
+    format!("{}-{}", plan.spec(run.instance).name, run.generation)
+}
+
+fn job(spec: &Spec, run: Run, label: String, words: &[String], tools: &Tools) -> Result<Job, Obstacle> {
+    let broken = |error: lane::LaneError| Obstacle::Lane { error: look::words(&error.error), path: error.path };
+    lane::prepare(spec).map_err(broken)?;
+    let mut environment = lane::environment(spec).map_err(broken)?;
+    environment.insert("LANEWAY_INSTANCE".into(), OsString::from(spec.name.as_str()));
+    let path = spec.environment.get("PATH").map(String::as_str);
+    let program = look::program(words, &spec.working_dir, path)?;
+    let no_pipe = |error: std::io::Error| Obstacle::Resources { error: look::words(&error) };
+    let output = tools.keeper.declare(run.instance, spec).and_then(|()| tools.keeper.pipe(run.instance));
+    Ok(Job {
+        label,
+        program,
+        arguments: words.to_vec(),
+        directory: spec.working_dir.clone(),
+        environment,
+        output: output.map_err(no_pipe)?,
+    })
+}
+
+fn in_words(obstacle: &Obstacle) -> String {
+    match obstacle {
+        Obstacle::Program { path, error } => format!("the check's program `{}`: {error}", path.display()),
+        Obstacle::Directory { path, error } | Obstacle::Lane { path, error } => {
+            format!("`{}`: {error}", path.display())
+        }
+        Obstacle::Resources { error } => error.clone(),
+        Obstacle::PortTaken { port, .. } => format!("port {port} is taken"),
+    }
+}
+
+fn ignored_database(spec: &Spec, path: &std::path::Path) -> String {
+    let settings = match spec.facts.framework {
+        Framework::Django => {
+            "in the settings: DATABASES[\"default\"][\"NAME\"] = os.environ[\"DATABASE_NAME\"]; \
+             SESSION_COOKIE_NAME = os.environ[\"SESSION_COOKIE_NAME\"]; CSRF_COOKIE_NAME = os.environ[\"CSRF_COOKIE_NAME\"]; \
+             CACHES[\"default\"][\"KEY_PREFIX\"] = os.environ[\"CACHE_KEY_PREFIX\"]"
+        }
+        Framework::Generic => "let it open the database that DATABASE_URL names",
+    };
+    format!("it answers well, but its database {} does not exist: it ignores its facts; {settings}", path.display())
+}

@@ -1,0 +1,65 @@
+//! What doors hold of the driver: ask for something, look, watch. Cheap to clone; knows no HTTP.
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::machine::Request;
+use crate::view::snapshot::{FleetStatus, InstanceStatus, Outcome};
+
+/// A way to reach the driver.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    orders: mpsc::Sender<Order>,
+}
+
+/// What the driver is asked.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// A wish; answered after its effect.
+    Request(Request, oneshot::Sender<Outcome>),
+    /// How is everything?
+    Look(oneshot::Sender<FleetStatus>),
+    /// How is everything, and tell me what changes from there on.
+    Watch(oneshot::Sender<(FleetStatus, broadcast::Receiver<InstanceStatus>)>),
+}
+
+/// The supervisor is ending and answers nobody any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the supervisor is ending")]
+pub struct Gone;
+
+impl Handle {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Order>) {
+        let (orders, inbox) = mpsc::channel(64);
+        (Self { orders }, inbox)
+    }
+
+    /// Wishes something, and waits for its effect.
+    ///
+    /// # Errors
+    /// When the supervisor ends first.
+    pub async fn request(&self, request: Request) -> Result<Outcome, Gone> {
+        self.ask(|reply| Order::Request(request, reply)).await
+    }
+
+    /// The state of the fleet.
+    ///
+    /// # Errors
+    /// When the supervisor ends first.
+    pub async fn status(&self) -> Result<FleetStatus, Gone> {
+        self.ask(Order::Look).await
+    }
+
+    /// The state of the fleet, and every change of phase or health after it.
+    ///
+    /// # Errors
+    /// When the supervisor ends first.
+    pub async fn watch(&self) -> Result<(FleetStatus, broadcast::Receiver<InstanceStatus>), Gone> {
+        self.ask(Order::Watch).await
+    }
+
+    async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.orders.send(order(reply)).await.map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
+    }
+}

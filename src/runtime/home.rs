@@ -1,0 +1,199 @@
+//! The directory `.run` in the state directory: lock, socket, the running plan, the goals. One place for their names.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::libc::{O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK};
+use nix::sys::stat::{Mode, umask};
+
+use crate::model::InstanceName;
+use crate::plan::spec::Plan;
+
+/// Longest path that a socket address holds, in bytes (`man 7 unix`).
+const SOCKET_PATH_MAX: usize = 107;
+
+/// The directory `.run`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    directory: PathBuf,
+}
+
+impl Home {
+    /// Of the fleet with this state directory.
+    #[must_use]
+    pub fn of(state_dir: &Path) -> Self {
+        Self { directory: state_dir.join(".run") }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Where the control socket is.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("control.sock")
+    }
+
+    /// Where laneway's own log is.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.directory.join("laneway.log")
+    }
+
+    /// Makes the directory, and keeps the state directory out of version control.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn prepare(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        let ignore = self.directory.parent().unwrap_or(Path::new("/")).join(".gitignore");
+        match OpenOptions::new().write(true).create_new(true).open(ignore) {
+            Ok(mut file) => file.write_all(b"*\n"),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the lock of the fleet; `None` if a keeper or a supervisor holds it. It is free when the last descriptor of
+    /// this open file is closed, and never needs a person.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or locked at all.
+    pub fn lock(&self) -> io::Result<Option<OwnedFd>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
+            .open(self.directory.join("lock"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file.into())),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Whether a keeper or a supervisor lives.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.directory.join("lock").exists() && matches!(self.lock(), Ok(None))
+    }
+
+    /// Names this fleet on this machine, in the markers of its processes; made once.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn fleet_id(&self) -> io::Result<String> {
+        let path = self.directory.join("fleet");
+        if let Ok(id) = fs::read_to_string(&path)
+            && id.len() == 16
+            && id.chars().all(|c| c.is_ascii_hexdigit())
+        {
+            return Ok(id);
+        }
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
+        let id = format!("{:016x}", u64::from_ne_bytes(random));
+        self.replace("fleet", id.as_bytes())?;
+        Ok(id)
+    }
+
+    /// Writes the plan that runs, for `env`, `exec`, `config` and the next `up`.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn write_plan(&self, plan: &Plan) -> io::Result<()> {
+        self.replace("plan.json", &serde_json::to_vec(plan)?)
+    }
+
+    /// The plan that runs, if one does.
+    #[must_use]
+    pub fn running_plan(&self) -> Option<Plan> {
+        let text = self.is_locked().then(|| fs::read(self.directory.join("plan.json")))?.ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Writes who shall run, for the supervisor that comes after this one.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn write_goals(&self, up: &BTreeSet<InstanceName>) -> io::Result<()> {
+        self.replace("goals.json", &serde_json::to_vec(up)?)
+    }
+
+    /// Who shall run, by the word of an earlier supervisor.
+    #[must_use]
+    pub fn goals(&self) -> BTreeSet<InstanceName> {
+        let text = fs::read(self.directory.join("goals.json")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Listens on the control socket, in place of whatever an earlier supervisor left. The lock must be held.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn listen(&self) -> io::Result<UnixListener> {
+        let _ = fs::remove_file(self.socket());
+        // No moment in which others could connect; the directory is ours alone anyway.
+        let old = umask(Mode::from_bits_truncate(0o177));
+        let bound = self.with_short_path(|path| UnixListener::bind(path)).or_else(|error| self.listen_elsewhere(error));
+        umask(old);
+        bound
+    }
+
+    /// Some file systems know no sockets: then it is in the user's runtime directory, with a link to it here.
+    fn listen_elsewhere(&self, error: io::Error) -> io::Result<UnixListener> {
+        let Some(runtime) = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty()) else {
+            return Err(error);
+        };
+        let elsewhere = PathBuf::from(runtime).join(format!("laneway-{}.sock", self.fleet_id()?));
+        let _ = fs::remove_file(&elsewhere);
+        let listener = UnixListener::bind(&elsewhere)?;
+        std::os::unix::fs::symlink(&elsewhere, self.socket())?;
+        Ok(listener)
+    }
+
+    /// Connects to the supervisor.
+    ///
+    /// # Errors
+    /// The system's: nobody listens, or not yet.
+    pub fn connect(&self) -> io::Result<UnixStream> {
+        self.with_short_path(|path| UnixStream::connect(path))
+    }
+
+    /// Gives a path of the socket that fits into an address, however long the real one is.
+    fn with_short_path<T>(&self, use_it: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
+        let path = self.socket();
+        if path.as_os_str().len() <= SOCKET_PATH_MAX {
+            return use_it(&path);
+        }
+        let directory = File::open(&self.directory)?;
+        use_it(Path::new(&format!("/proc/self/fd/{}/control.sock", directory.as_raw_fd())))
+    }
+
+    /// What ends with the supervisor.
+    pub fn clear(&self) {
+        for name in ["control.sock", "plan.json", "goals.json"] {
+            let _ = fs::remove_file(self.directory.join(name));
+        }
+    }
+
+    /// A reader sees the old content or the new, whatever happens in between.
+    fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let beside = self.directory.join(format!("{name}.new"));
+        let _ = fs::remove_file(&beside);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        file.write_all(content)?;
+        fs::rename(beside, self.directory.join(name))
+    }
+}

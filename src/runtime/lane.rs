@@ -1,0 +1,168 @@
+//! A lane on the disk: its directories, its secret, its FIFO. Made when something is about to run in it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::libc::{O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK};
+use nix::sys::stat::Mode;
+
+use crate::plan::spec::{Database, Spec};
+
+/// Random bytes of a secret; in letters it becomes 64.
+const SECRET_BYTES: usize = 48;
+
+/// What could not be prepared.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", path.display())]
+pub struct LaneError {
+    /// Which path.
+    pub path: PathBuf,
+    /// Why.
+    pub error: io::Error,
+}
+
+/// Makes what is missing of the lane of `spec`.
+///
+/// # Errors
+/// Names the first path that cannot be made or is not what it should be.
+pub fn prepare(spec: &Spec) -> Result<(), LaneError> {
+    let facts = &spec.facts;
+    for directory in [&facts.state, &facts.log_dir, &facts.tmp, &facts.static_root, &facts.media_root] {
+        at(directory, make_directory(directory))?;
+    }
+    if let Database::Sqlite { path } = &facts.database
+        && let Some(parent) = path.parent()
+    {
+        at(parent, make_directory(parent))?;
+    }
+    at(&facts.access_log, make_fifo(&facts.access_log))?;
+    secret(spec).map(drop)
+}
+
+/// The secret of the lane, made at the first call.
+///
+/// # Errors
+/// Names the file that cannot be read or made.
+pub fn secret(spec: &Spec) -> Result<String, LaneError> {
+    let path = &spec.facts.secret_file;
+    if let Some(parent) = path.parent() {
+        at(parent, make_directory(parent))?;
+    }
+    match read_secret(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            at(path, make_secret(path))?;
+            at(path, read_secret(path))
+        }
+        read => at(path, read),
+    }
+}
+
+/// The whole environment of a process in the lane.
+///
+/// # Errors
+/// As `secret`.
+pub fn environment(spec: &Spec) -> Result<BTreeMap<OsString, OsString>, LaneError> {
+    let mut environment: BTreeMap<OsString, OsString> =
+        spec.environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    if spec.facts.secret_in_environment {
+        environment.insert("SECRET_KEY".into(), secret(spec)?.into());
+    }
+    Ok(environment)
+}
+
+/// Opens the FIFO of the access log for its reader. Never blocks, and never sees an end of file.
+///
+/// # Errors
+/// The system's.
+pub fn open_fifo(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).custom_flags(O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC).open(path)
+}
+
+fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, LaneError> {
+    result.map_err(|error| LaneError { path: path.to_owned(), error })
+}
+
+/// Directories of ours are for us alone; one that exists is left as it is.
+fn make_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn make_fifo(path: &Path) -> io::Result<()> {
+    match nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR) {
+        Ok(()) => Ok(()),
+        Err(nix::errno::Errno::EEXIST) if fs::symlink_metadata(path)?.file_type().is_fifo() => Ok(()),
+        Err(nix::errno::Errno::EEXIST) => {
+            Err(io::Error::other("it is in the way of a FIFO that laneway makes here; remove or rename it"))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn read_secret(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_CLOEXEC).open(path)?.read_to_string(&mut text)?;
+    let secret = text.trim().to_owned();
+    if secret.len() < 50 {
+        return Err(io::Error::other("it holds less than 50 characters; remove it, and a new one is made"));
+    }
+    Ok(secret)
+}
+
+/// Written beside, then given its name: whoever comes second uses the first one's.
+fn make_secret(path: &Path) -> io::Result<()> {
+    let mut random = [0; SECRET_BYTES];
+    getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
+    let beside = path.with_extension(format!("new-{}", std::process::id()));
+    let _ = fs::remove_file(&beside);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    let written = file.write_all(letters(&random).as_bytes()).and_then(|()| file.sync_all());
+    let named = written.and_then(|()| fs::hard_link(&beside, path));
+    let _ = fs::remove_file(&beside);
+    match named {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        named => named,
+    }
+}
+
+/// Six bits a letter, as in base64 for URLs.
+fn letters(bytes: &[u8; SECRET_BYTES]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let letter = |bits: u32| char::from(ALPHABET[(bits & 63) as usize]);
+    let threes = bytes.chunks_exact(3).map(|three| three.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte)));
+    threes.flat_map(|bits| [bits >> 18, bits >> 12, bits >> 6, bits].map(letter)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_is_made_once_for_us_alone() {
+        let directory = std::env::temp_dir().join(format!("laneway-secret-{}", std::process::id()));
+        make_directory(&directory).unwrap();
+        let path = directory.join("secret_key");
+        let makers: Vec<_> = (0..4)
+            .map(|_| {
+                let path = path.clone();
+                std::thread::spawn(move || {
+                    make_secret(&path).unwrap();
+                    read_secret(&path).unwrap()
+                })
+            })
+            .collect();
+        let secrets: std::collections::BTreeSet<_> = makers.into_iter().map(|m| m.join().unwrap()).collect();
+        assert_eq!(secrets.len(), 1);
+        assert_eq!(secrets.first().unwrap().len(), 64);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+        fs::write(&path, "short").unwrap();
+        assert!(read_secret(&path).is_err());
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}

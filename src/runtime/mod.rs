@@ -1,0 +1,16 @@
+//! The IO shell around `machine`: processes, sockets, files, the clock. It carries out orders and reports facts; it
+//! decides nothing. `daemon` sets it up; `cli` uses its pieces that need no runtime.
+
+pub mod cgroup;
+pub mod clock;
+pub mod driver;
+pub mod handle;
+pub mod home;
+pub mod lane;
+pub mod link;
+pub mod look;
+pub mod probe;
+pub mod processes;
+pub mod sockets;
+pub mod spawn;
+pub mod tree;

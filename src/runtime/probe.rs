@@ -1,0 +1,224 @@
+//! One health check: the question, one total deadline, and whose socket answered.
+//!
+//! A verdict is bound to the listener. After the answer every socket that listens on the instance's port is looked at:
+//! it must belong to this run, else somebody else may have answered, and the verdict is a conflict.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::{Client, Response, redirect};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::clock::Clock;
+use super::look;
+use super::processes;
+use super::sockets;
+use super::spawn::{Job, Spawner};
+use super::tree::Tree;
+use crate::machine::{Fault, Owner, Verdict};
+use crate::model::Exit;
+use crate::plan::spec::{HealthCheck, HealthTest, Spec};
+
+/// Checks under way at one time, over the whole fleet.
+const IN_FLIGHT: usize = 64;
+/// Most that is read of a body, in bytes.
+const BODY_CAP: usize = 64 * 1024;
+
+/// What all checks share.
+#[derive(Clone, Debug)]
+pub struct Prober {
+    client: Client,
+    places: Arc<Semaphore>,
+    clock: Clock,
+}
+
+/// The socket of a run that was seen listening: looking again is one `readlink` instead of a search.
+#[derive(Debug, Default)]
+pub struct KnownListener(Mutex<Option<(u32, u32, u32)>>);
+
+impl Prober {
+    /// A prober without connection pool: a new connection each time also tests that the server accepts.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be set up.
+    pub fn new(clock: Clock) -> Result<Self, reqwest::Error> {
+        let client = Client::builder()
+            .pool_max_idle_per_host(0)
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .http1_only()
+            .user_agent(concat!("laneway/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Self { client, places: Arc::new(Semaphore::new(IN_FLIGHT)), clock })
+    }
+
+    /// Checks the health of the run `tree` of `spec`. `command` makes the job of a command check.
+    pub async fn check(
+        &self,
+        spec: &Spec,
+        check: &HealthCheck,
+        tree: &Tree,
+        known: &KnownListener,
+        spawner: &Spawner,
+        command: impl FnOnce(&[String]) -> Result<Job, String>,
+    ) -> Verdict {
+        let Ok(_place) = self.places.acquire().await else {
+            return broken("the checks are closed");
+        };
+        let began = self.clock.now();
+        let answer = match &check.test {
+            HealthTest::Http { .. } => timeout(check.timeout, self.ask(spec, check)).await,
+            HealthTest::Tcp => timeout(check.timeout, connect(spec)).await,
+            HealthTest::Command(words) => match command(words) {
+                Ok(job) => Ok(run(spawner, job, check.timeout).await),
+                Err(error) => return broken(&error),
+            },
+        };
+        let status = match answer {
+            Ok(Ok(status)) => status,
+            Ok(Err(fault)) => return foreign(spec, tree, known).unwrap_or(Verdict::Bad(fault)),
+            Err(_) => {
+                let fault = Fault::TimedOut { after: check.timeout };
+                return foreign(spec, tree, known).unwrap_or(Verdict::Bad(fault));
+            }
+        };
+        let took = self.clock.now().since(began);
+        let answered_by_port = !matches!(check.test, HealthTest::Command(_));
+        match listeners(spec, tree, known) {
+            Listeners::Foreign(owner) => Verdict::Conflict { owner },
+            Listeners::None if answered_by_port => Verdict::Bad(Fault::Refused),
+            Listeners::Own | Listeners::None => Verdict::Good { status, took },
+        }
+    }
+
+    async fn ask(&self, spec: &Spec, check: &HealthCheck) -> Result<Option<u16>, Fault> {
+        let HealthTest::Http { scheme, path, expect_status, headers, body } = &check.test else { return Ok(None) };
+        let address = std::net::SocketAddr::new(spec.facts.reachable_host(), spec.facts.port.unwrap_or_default());
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                map.insert(name, value);
+            }
+        }
+        map.entry("connection").or_insert(HeaderValue::from_static("close"));
+        // A name in the question would be looked up; the address is what is asked, the name only said.
+        let request = self.client.get(format!("{scheme}://{address}{path}")).headers(map);
+        let response = request.send().await.map_err(|error| fault(&error))?;
+        let status = response.status().as_u16();
+        if !(expect_status.0..=expect_status.1).contains(&status) {
+            let location = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).map(printable);
+            return Err(Fault::Status { status, location });
+        }
+        match body {
+            Some(text) if !contains(response, text).await? => Err(Fault::Body),
+            _ => Ok(Some(status)),
+        }
+    }
+}
+
+async fn contains(mut response: Response, text: &str) -> Result<bool, Fault> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| fault(&error))? {
+        body.extend_from_slice(&chunk);
+        if body.len() >= BODY_CAP {
+            body.truncate(BODY_CAP);
+            break;
+        }
+    }
+    Ok(body.windows(text.len().max(1)).any(|window| window == text.as_bytes()))
+}
+
+async fn connect(spec: &Spec) -> Result<Option<u16>, Fault> {
+    let address = (spec.facts.reachable_host(), spec.facts.port.unwrap_or_default());
+    match TcpStream::connect(address).await {
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Err(Fault::Refused),
+        Err(error) => Err(Fault::Broken { error: look::words(&error) }),
+    }
+}
+
+/// Runs a command in the lane; its whole tree is gone afterwards, whatever it did.
+async fn run(spawner: &Spawner, job: Job, deadline: Duration) -> Result<Option<u16>, Fault> {
+    let tree = spawner.spawn(job).await.map_err(|error| Fault::Broken { error: look::words(&error) })?;
+    let exit = timeout(deadline, tree.exit()).await;
+    if exit.is_err() {
+        tree.kill();
+        tree.exit().await;
+    }
+    tree.sweep(spawner).await;
+    match exit {
+        Ok(exit) if exit.is_success() => Ok(None),
+        Ok(exit @ (Exit::Code(_) | Exit::Signal { .. } | Exit::Unknown)) => Err(Fault::Command { exit }),
+        Err(_) => Err(Fault::TimedOut { after: deadline }),
+    }
+}
+
+fn broken(error: &str) -> Verdict {
+    Verdict::Bad(Fault::Broken { error: error.to_owned() })
+}
+
+fn fault(error: &reqwest::Error) -> Fault {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    match cause.downcast_ref::<std::io::Error>() {
+        Some(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => Fault::Refused,
+        Some(io) => Fault::Broken { error: look::words(io) },
+        None => Fault::Broken { error: printable(&cause.to_string()) },
+    }
+}
+
+/// What a server says is shown on terminals: no control characters, and not more than a line.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(200).collect()
+}
+
+/// Whose the sockets on the instance's port are.
+enum Listeners {
+    Own,
+    None,
+    Foreign(Owner),
+}
+
+fn foreign(spec: &Spec, tree: &Tree, known: &KnownListener) -> Option<Verdict> {
+    match listeners(spec, tree, known) {
+        Listeners::Foreign(owner) => Some(Verdict::Conflict { owner }),
+        Listeners::Own | Listeners::None => None,
+    }
+}
+
+fn listeners(spec: &Spec, tree: &Tree, known: &KnownListener) -> Listeners {
+    let Some(port) = spec.facts.port else { return Listeners::Own };
+    let mut own = false;
+    for listener in sockets::listeners(port).unwrap_or_default() {
+        if !listener.meets(spec.facts.host) {
+            continue;
+        }
+        if known.is(listener.inode) || known.find(listener.inode, tree) {
+            own = true;
+        } else {
+            return Listeners::Foreign(look::owner(&listener));
+        }
+    }
+    if own { Listeners::Own } else { Listeners::None }
+}
+
+impl KnownListener {
+    fn is(&self, inode: u32) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.is_some_and(|(pid, descriptor, of)| of == inode && processes::holds_socket(pid, descriptor, inode))
+    }
+
+    fn find(&self, inode: u32, tree: &Tree) -> bool {
+        let holder =
+            tree.members().into_iter().find_map(|pid| Some((pid, processes::socket_descriptor(pid, inode)?, inode)));
+        if holder.is_some() {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = holder;
+        }
+        holder.is_some()
+    }
+}

@@ -1,0 +1,156 @@
+//! What `/proc` says of processes. Every answer may be outdated when it arrives; callers pin a process before they act.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// One process, as `/proc/PID/stat` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Its parent.
+    pub parent: u32,
+    /// Its process group.
+    pub group: u32,
+    /// Its session.
+    pub session: u32,
+    /// The kernel's letter: `R`, `S`, `D`, `Z` ...
+    pub state: char,
+    /// When it started, in clock ticks since boot. With the pid it names one process of this boot.
+    pub start_time: u64,
+}
+
+impl Process {
+    /// The process `pid`, if there is one.
+    #[must_use]
+    pub fn read(pid: u32) -> Option<Self> {
+        Self::parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// The name in parentheses may hold anything, parentheses and spaces too: what counts stands after the last one.
+    fn parse(pid: u32, stat: &str) -> Option<Self> {
+        let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let mut number = || fields.next()?.parse().ok();
+        let (parent, group, session) = (number()?, number()?, number()?);
+        let start_time = fields.nth(15)?.parse().ok()?;
+        Some(Self { pid, parent, group, session, state, start_time })
+    }
+
+    /// Whether it still runs: a zombie is only waiting to be taken note of.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X')
+    }
+
+    /// A handle that goes on meaning this process; `None` if it is gone or its number belongs to another by now.
+    #[must_use]
+    pub fn pin(&self) -> Option<OwnedFd> {
+        let pidfd = pidfd_open(Pid::from_raw(i32::try_from(self.pid).ok()?)?, PidfdFlags::empty()).ok()?;
+        let still = Self::read(self.pid)?;
+        (still.start_time == self.start_time).then_some(pidfd)
+    }
+}
+
+/// All processes that there are.
+#[must_use]
+pub fn all() -> Vec<Process> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(Process::read).collect()
+}
+
+/// The children of this process, zombies too.
+#[must_use]
+pub fn own_children() -> Vec<u32> {
+    let Ok(threads) = fs::read_dir("/proc/self/task") else { return Vec::new() };
+    let mut children = Vec::new();
+    for thread in threads.flatten() {
+        if let Ok(list) = fs::read_to_string(thread.path().join("children")) {
+            children.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+    }
+    children
+}
+
+/// Its command line for people: printable, and not longer than a line.
+#[must_use]
+pub fn command_line(pid: u32) -> String {
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&raw);
+    let words: Vec<_> = text.split('\0').filter(|word| !word.is_empty()).collect();
+    let line = if words.is_empty() {
+        fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+    } else {
+        words.join(" ")
+    };
+    let printable: String = line.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    if printable.chars().count() > 100 {
+        format!("{}...", printable.chars().take(97).collect::<String>())
+    } else {
+        printable
+    }
+}
+
+/// Whether the environment that it was started with holds `assignment` (`NAME=value`).
+#[must_use]
+pub fn was_started_with(pid: u32, assignment: &str) -> bool {
+    fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == assignment.as_bytes()))
+}
+
+/// The descriptor under which a process holds the socket `inode`.
+#[must_use]
+pub fn socket_descriptor(pid: u32, inode: u32) -> Option<u32> {
+    let wanted = format!("socket:[{inode}]");
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten() {
+        if fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == wanted.as_str()) {
+            return entry.file_name().to_str()?.parse().ok();
+        }
+    }
+    None
+}
+
+/// Whether that is still so.
+#[must_use]
+pub fn holds_socket(pid: u32, descriptor: u32, inode: u32) -> bool {
+    fs::read_link(format!("/proc/{pid}/fd/{descriptor}"))
+        .is_ok_and(|target| target.as_os_str() == format!("socket:[{inode}]").as_str())
+}
+
+/// Some process that holds the socket `inode`, among all that may be looked into.
+#[must_use]
+pub fn socket_holder(inode: u32) -> Option<u32> {
+    all().into_iter().map(|process| process.pid).find(|pid| socket_descriptor(*pid, inode).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_name_does_not_move_the_fields() {
+        let stat = "7 (a) R 1 (b c) S 3 7 5 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 99";
+        let process = Process::parse(7, stat).unwrap();
+        assert_eq!((process.state, process.parent, process.group, process.session), ('S', 3, 7, 5));
+        assert_eq!(process.start_time, 4242);
+    }
+
+    #[test]
+    fn this_process_is_seen() {
+        let me = Process::read(std::process::id()).unwrap();
+        assert!(me.is_alive() && me.pin().is_some());
+        assert!(command_line(me.pid).contains("laneway"));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let found = super::super::sockets::listeners(port).unwrap();
+        assert_eq!(found.len(), 1);
+        let descriptor = socket_descriptor(me.pid, found[0].inode).unwrap();
+        assert!(holds_socket(me.pid, descriptor, found[0].inode));
+        assert_eq!(socket_holder(found[0].inode), Some(me.pid));
+        drop(listener);
+        assert_eq!(super::super::sockets::listeners(port).unwrap(), []);
+    }
+}

@@ -1,0 +1,222 @@
+//! The processes of one run: its first one, everything that descends from it, and how all of them are ended.
+//!
+//! With a cgroup, membership is exact. Without, four signs are followed: process group, session, descent, and the marker
+//! in the environment; what a dead parent leaves comes to this process, which is a subreaper.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal as Number, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::sleep;
+
+use super::cgroup::Cgroup;
+use super::processes::{self, Process};
+use super::spawn::{MARKER, Spawner};
+use crate::machine::Survivor;
+use crate::model::{Exit, Signal};
+
+/// How long killed processes may take to go before they are called survivors.
+const SWEEP_DEADLINE: Duration = Duration::from_secs(3);
+
+/// The processes of one run.
+#[derive(Debug)]
+pub struct Tree {
+    pid: u32,
+    pidfd: OwnedFd,
+    marker: String,
+    cgroup: Option<Cgroup>,
+    /// The first process was taken note of.
+    reaped: AtomicBool,
+    /// Its process group is empty: from now on the number may belong to somebody else.
+    group_is_gone: AtomicBool,
+}
+
+impl Tree {
+    /// Of a child that was just made, and that nobody has reaped.
+    pub(super) fn new(pid: u32, marker: String, cgroup: Option<Cgroup>) -> io::Result<Self> {
+        let number = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap_or(0))
+            .ok_or_else(|| io::Error::other("no pid"))?;
+        let pidfd = pidfd_open(number, PidfdFlags::empty())?;
+        Ok(Self { pid, pidfd, marker, cgroup, reaped: AtomicBool::new(false), group_is_gone: AtomicBool::new(false) })
+    }
+
+    /// The first process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    fn group(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.pid).unwrap_or(0))
+    }
+
+    /// Waits for the first process to end, and leaves it to be reaped.
+    pub async fn exit(&self) -> Exit {
+        let Ok(pidfd) = self.pidfd.try_clone() else { return Exit::Unknown };
+        // SAFETY: an owned descriptor stays open, and the same, as long as the registration owns it.
+        let registered = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+        let Ok(pidfd) = registered else { return Exit::Unknown };
+        // Readable means ended, whatever else could be read.
+        let _ = pidfd.readable().await;
+        match waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
+            Ok(WaitStatus::Exited(_, code)) => Exit::Code(code),
+            Ok(WaitStatus::Signaled(_, signal, core)) => {
+                Exit::Signal { signal: Signal::from_number(signal as i32), core }
+            }
+            _ => Exit::Unknown,
+        }
+    }
+
+    /// Sends a signal to the first process's group, then wakes whoever is stopped: a stopped process hears no other.
+    pub fn signal(&self, signal: Signal) {
+        if self.is_reaped() {
+            return;
+        }
+        // SAFETY: a plain system call; nix's enumeration does not know the real-time signals.
+        unsafe { nix::libc::killpg(self.group().as_raw(), signal.number()) };
+        let _ = killpg(self.group(), Number::SIGCONT);
+    }
+
+    /// Kills the first process and everything that can be found of the run now.
+    pub fn kill(&self) {
+        if !self.is_reaped() {
+            let _ = killpg(self.group(), Number::SIGKILL);
+        }
+        match &self.cgroup {
+            Some(cgroup) => cgroup.kill(),
+            None => self.search().iter().for_each(kill_pinned),
+        }
+    }
+
+    /// The first process has ended: ends what else there is, reaps, and looks until nothing is left or the time is up.
+    pub async fn sweep(&self, spawner: &Spawner) -> Vec<Survivor> {
+        let mut pause = Duration::from_millis(1);
+        let mut waited = Duration::ZERO;
+        loop {
+            let left = self.clear_once(spawner);
+            if left.is_empty() {
+                if let Some(cgroup) = &self.cgroup {
+                    cgroup.remove();
+                }
+                return Vec::new();
+            }
+            if waited >= SWEEP_DEADLINE {
+                return left.iter().map(survivor).collect();
+            }
+            sleep(pause).await;
+            waited += pause;
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
+    /// One round: kill, reap, and look again. The group is signalled while its unreaped leader keeps the number ours.
+    fn clear_once(&self, spawner: &Spawner) -> Vec<Process> {
+        if !self.is_reaped() {
+            let _ = killpg(self.group(), Number::SIGKILL);
+            let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+            if waitid(Id::PIDFd(self.pidfd.as_fd()), ended) != Ok(WaitStatus::StillAlive) {
+                self.reaped.store(true, Ordering::Release);
+                spawner.forget(self.pid);
+            }
+        }
+        if let Some(cgroup) = &self.cgroup {
+            if !cgroup.is_populated() {
+                return Vec::new();
+            }
+            cgroup.kill();
+            return cgroup.processes().into_iter().filter_map(Process::read).filter(Process::is_alive).collect();
+        }
+        // The number stays reserved as long as the group has a member; once it is empty, it may mean anybody.
+        if !self.group_is_gone.load(Ordering::Acquire) && killpg(self.group(), Number::SIGKILL) == Err(Errno::ESRCH) {
+            self.group_is_gone.store(true, Ordering::Release);
+        }
+        if self.group_is_gone.load(Ordering::Acquire) && spawner.strangers().is_empty() {
+            return Vec::new();
+        }
+        let left = self.search();
+        left.iter().for_each(kill_pinned);
+        left
+    }
+
+    fn is_reaped(&self) -> bool {
+        self.reaped.load(Ordering::Acquire)
+    }
+
+    /// The living processes that show one of the four signs.
+    fn search(&self) -> Vec<Process> {
+        let all: Vec<_> = processes::all().into_iter().filter(Process::is_alive).collect();
+        let me = std::process::id();
+        let marker = format!("{MARKER}={}", self.marker);
+        let number = (!self.group_is_gone.load(Ordering::Acquire)).then_some(self.pid);
+        let mut mine: HashSet<u32> = all
+            .iter()
+            .filter(|p| p.pid != me && p.parent != 2)
+            .filter(|p| {
+                [p.pid, p.group, p.session].map(Some).contains(&number) || processes::was_started_with(p.pid, &marker)
+            })
+            .map(|p| p.pid)
+            .collect();
+        let parents: HashMap<u32, u32> = all.iter().map(|p| (p.pid, p.parent)).collect();
+        for process in &all {
+            let mut line = vec![process.pid];
+            while let Some(parent) = line.last().and_then(|pid| parents.get(pid)).filter(|p| !line.contains(p)) {
+                line.push(*parent);
+            }
+            if let Some(at) = line.iter().position(|pid| mine.contains(pid)) {
+                mine.extend(line.into_iter().take(at));
+            }
+        }
+        all.into_iter().filter(|p| mine.contains(&p.pid)).collect()
+    }
+
+    /// The living processes of the run.
+    #[must_use]
+    pub fn members(&self) -> Vec<u32> {
+        match &self.cgroup {
+            Some(cgroup) => cgroup.processes(),
+            None => self.search().iter().map(|process| process.pid).collect(),
+        }
+    }
+}
+
+/// Kills what it found, not what may have its number by now.
+fn kill_pinned(process: &Process) {
+    if let Some(pidfd) = process.pin() {
+        let _ = pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+    }
+}
+
+/// Kills every living process that an earlier supervisor of `fleet` left, and says whom.
+pub fn kill_leftovers(fleet: &str) -> Vec<Survivor> {
+    let prefix = format!("{MARKER}={fleet}:");
+    let left: Vec<_> = processes::all()
+        .into_iter()
+        .filter(|p| p.is_alive() && p.pid != std::process::id() && has_marker(p.pid, &prefix))
+        .collect();
+    let named = left.iter().map(survivor).collect();
+    left.iter().for_each(kill_pinned);
+    named
+}
+
+fn has_marker(pid: u32, prefix: &str) -> bool {
+    std::fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry.starts_with(prefix.as_bytes())))
+}
+
+fn survivor(process: &Process) -> Survivor {
+    let state = match process.state {
+        'D' => "in uninterruptible sleep (waits for a device or a file system)".to_owned(),
+        'T' => "stopped".to_owned(),
+        other => format!("state {other}"),
+    };
+    Survivor { pid: process.pid, command: processes::command_line(process.pid), state }
+}

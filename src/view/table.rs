@@ -1,0 +1,41 @@
+//! The status table: NAME PHASE HEALTH PORT PID UPTIME RESTARTS URL.
+
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+use super::snapshot::InstanceStatus;
+use crate::model::in_words;
+
+/// One line per instance, columns as wide as they need to be, no frame.
+#[must_use]
+pub fn status(instances: &[InstanceStatus]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["NAME", "PHASE", "HEALTH", "PORT", "PID", "UPTIME", "RESTARTS", "URL"]);
+    for instance in instances {
+        table.add_row([
+            instance.name.to_string(),
+            instance.phase.to_string(),
+            instance.health.to_string(),
+            or_dash(instance.port),
+            or_dash(instance.pid),
+            or_dash(instance.uptime_seconds.map(|seconds| in_words(Duration::from_secs_f64(seconds.floor())))),
+            instance.restarts.to_string(),
+            or_dash(instance.url.as_ref()),
+        ]);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    for right in [3, 4, 6] {
+        if let Some(column) = table.column_mut(right) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
