@@ -18,7 +18,7 @@ const NAMES: [&str; 2] = ["instances.yaml", "instances.yml"];
 
 /// A small file that works; shown where there is none.
 pub const MINIMAL: &str = "a minimal file is\n\n    \
-    instances:\n      web:\n        port: 8000\n        command: [python3, -m, http.server, \"{port}\", --bind, \"{host}\"]\n";
+    instances:\n      web:\n        port: 8000\n        command: [python3, -m, http.server, \"{port}\", --bind, \"{host}\"]";
 
 /// The nearest configuration file, from `directory` upwards.
 pub fn find(directory: &Path) -> Result<PathBuf, Fault> {
@@ -87,7 +87,7 @@ fn unopened(kind: ErrorKind, error: &io::Error) -> Fault {
 
 fn not_text(bytes: &[u8], at: usize) -> Fault {
     let before = bytes.get(..at).unwrap_or_default();
-    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let line = before.split(|byte| *byte == b'\n').count();
     let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
     let column = String::from_utf8_lossy(before.get(line_start..).unwrap_or_default()).chars().count() + 1;
     let byte = bytes.get(at).copied().unwrap_or_default();

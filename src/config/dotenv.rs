@@ -80,13 +80,11 @@ impl File<'_> {
         };
         let value = value.trim_start();
         let value_at = at + content.len() - value.len();
-        match value.chars().next() {
-            Some(quote @ ('"' | '\'')) => self.quoted(key, quote, at, value_at + 1, next),
-            _ => {
-                self.unquoted(key, value, at, value_at);
-                next
-            }
+        if let Some(quote @ ('"' | '\'')) = value.chars().next() {
+            return self.quoted(key, quote, at, value_at + 1, next);
         }
+        self.unquoted(key, value, at, value_at);
+        next
     }
 
     fn unquoted(&mut self, key: &str, value: &str, at: usize, value_at: usize) {

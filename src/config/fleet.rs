@@ -137,7 +137,7 @@ fn profiles(
                 }
             }
             Some((node, None)) => {
-                sheet.report(node.place, "instances", Fault::new("must be a map from names to values"))
+                sheet.report(node.place, "instances", Fault::new("must be a map from names to values"));
             }
             None => {}
         }
@@ -262,10 +262,10 @@ fn presets(
 
 fn preset_name(name: &str, instances: &[&str]) -> Option<Fault> {
     if RESERVED_VERBS.contains(&name) {
-        return Some(Fault::new("is a verb of laneway").hint(format!("such as `start-{name}`")));
+        return Some(Fault::new("is a verb of laneway").hint(format!("such as `{name}-all`")));
     }
     if instances.contains(&name) {
-        return Some(Fault::new("is the name of an instance").hint(format!("such as `start-{name}`")));
+        return Some(Fault::new("is the name of an instance").hint(format!("such as `{name}-all`")));
     }
     value::parse_name(name).err()
 }

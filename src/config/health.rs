@@ -11,7 +11,7 @@ use super::settings::{HealthSettings, TestSettings};
 use super::value;
 
 /// A probe that takes longer tells nothing in time.
-const MAX_TIMEOUT: Duration = Duration::from_secs(300);
+const MAX_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// The health check of the instance that `keys` reads; without one, a TCP check where there is a port.
 pub fn read(keys: &mut Keys<'_>, part: Part) -> Option<HealthSettings> {
@@ -48,9 +48,10 @@ fn question(keys: &mut Keys<'_>, has_port: bool, part: Part) -> Question {
         keys.report(entry.place, second, fault.hint("keep one of path, tcp and test"));
     }
     let path = keys.take("path", path);
-    let tcp = keys.take("tcp", |node| match value::boolean(node)? {
-        true => Ok(()),
-        false => Err(Fault::new("is true or not there").hint("`disable: true` takes the check away")),
+    let tcp = keys.take("tcp", |node| {
+        let is_asked = value::boolean(node)?;
+        let fault = || Fault::new("is true or not there").hint("`disable: true` takes the check away");
+        is_asked.then_some(()).ok_or_else(fault)
     });
     let test = keys.entry("test").map(|entry| self::test(keys, &entry.value));
     let http = http(keys, path.clone(), asked.is_empty() && part == Part::Layer || asked.contains(&"path"));

@@ -116,11 +116,10 @@ fn evaluate(
     let value = value.map(|value| escaped(value, variables));
     match kind {
         None if !empty_counts => value.ok_or_else(|| unset(name)),
-        Some('-') if is_there => Ok(value.unwrap_or_default()),
+        Some('-' | '?') if is_there => Ok(value.unwrap_or_default()),
         Some('-') => Ok(fill(word, word_base, depth + 1, variables, bad)),
         Some('+') if is_there => Ok(fill(word, word_base, depth + 1, variables, bad)),
         Some('+') => Ok(String::new()),
-        Some('?') if is_there => Ok(value.unwrap_or_default()),
         Some('?') => {
             let message = fill(word, word_base, depth + 1, variables, bad);
             let state = if value.is_some() { "empty" } else { "not set" };

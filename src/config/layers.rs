@@ -6,6 +6,8 @@
 //! Maps merge deep, lists and single values replace, `~` sets back to laneway's own default. A list of `K=V` in
 //! `environment` counts as a map. A health check is one question: a layer that asks another one replaces it.
 
+use std::collections::HashSet;
+
 use super::near::did_you_mean;
 use super::node::{Entry, Map, Node, Scalar, Style, Value};
 use super::problem::{Collector, Fault, Place};
@@ -56,7 +58,7 @@ pub fn layer(mut documents: Vec<Document>, profile: Option<&str>, collector: &Co
     let mut roots = documents.iter().map(|document| &document.root);
     let first = roots.next()?.clone();
     let whole = roots.fold(first, |lower, upper| merge(&lower, upper));
-    check_names(&documents, collector)?;
+    let known = check_names(&documents, collector)?;
 
     // Each document, then its profile.
     let sheets: Vec<&Node> = documents
@@ -81,6 +83,7 @@ pub fn layer(mut documents: Vec<Document>, profile: Option<&str>, collector: &Co
     }
     let instances = names
         .into_iter()
+        .filter(|entry| known.contains(&entry.key))
         .map(|entry| {
             let own = all(&["instances", &entry.key]).unwrap_or_else(|| Node::empty_map(entry.place));
             let merged = if own.as_map().is_some() { merge(&defaults, &own) } else { own.clone() };
@@ -110,7 +113,7 @@ fn merge(lower: &Node, upper: &Node) -> Node {
         };
         map.insert(Entry { key: entry.key.clone(), place: entry.place, value });
     }
-    Node { place: upper.place, value: Value::Map(map) }
+    Node { place: lower.place, value: Value::Map(map) }
 }
 
 fn without_other_questions(lower: &Node, upper: &Node) -> Node {
@@ -128,7 +131,7 @@ fn without_other_questions(lower: &Node, upper: &Node) -> Node {
 }
 
 /// Profiles and `--set` change instances and make none; too many instances are refused here, before they cost anything.
-fn check_names(documents: &[Document], collector: &Collector) -> Option<()> {
+fn check_names(documents: &[Document], collector: &Collector) -> Option<HashSet<String>> {
     let made: Vec<&Entry> = documents
         .iter()
         .filter(|document| !document.is_set)
@@ -140,11 +143,11 @@ fn check_names(documents: &[Document], collector: &Collector) -> Option<()> {
         collector.report(entry.place, "instances", fault);
         return None;
     }
-    let known: std::collections::HashSet<&str> = made.iter().map(|entry| entry.key.as_str()).collect();
+    let known: HashSet<String> = made.iter().map(|entry| entry.key.clone()).collect();
     let check = |map: &Map, path: &str| {
-        for entry in map.iter().filter(|entry| !known.contains(entry.key.as_str())) {
+        for entry in map.iter().filter(|entry| !known.contains(&entry.key)) {
             let what = format!("there is no instance `{}` to change", printable(&entry.key));
-            let fault = Fault { what, hint: did_you_mean(&entry.key, known.iter().copied()) };
+            let fault = Fault { what, hint: did_you_mean(&entry.key, known.iter().map(String::as_str)) };
             collector.report(entry.place, path, fault);
         }
     };
@@ -160,7 +163,7 @@ fn check_names(documents: &[Document], collector: &Collector) -> Option<()> {
             }
         }
     }
-    Some(())
+    Some(known)
 }
 
 /// Makes every `environment` list of a document a map, so that layers in either form merge.

@@ -16,6 +16,7 @@ use super::near::nearest;
 use super::node::{Entry, Map, Node, Scalar, Style, Value};
 use super::parse::{Start, parse};
 use super::problem::{Collector, Fault, Place, Problems};
+use super::reader::{join, printable};
 use super::settings::Settings;
 
 /// What the settings are made of.
@@ -79,7 +80,7 @@ pub fn read(source: &Source) -> (Option<Settings>, Problems) {
     // Half of the layers would only give faults that are none.
     let is_complete = documents.len() == paths.len() + source.set.len();
     for document in &mut documents {
-        fill_in(&mut document.root, &lookup, &collector);
+        fill_in(&mut document.root, "", &lookup, &collector);
     }
     let fleet = if is_complete {
         layer(documents, source.profile.as_deref(), &collector)
@@ -207,18 +208,27 @@ fn set_document(set: &str, collector: &mut Collector) -> Option<Document> {
 }
 
 /// Fills the variables of every value in; keys stay as they are, as in Compose.
-fn fill_in(node: &mut Node, lookup: &dyn Fn(&str) -> Option<String>, collector: &Collector) {
+fn fill_in(node: &mut Node, path: &str, lookup: &dyn Fn(&str) -> Option<String>, collector: &Collector) {
     let place = node.place;
     match &mut node.value {
-        Value::List(items) => items.iter_mut().for_each(|item| fill_in(item, lookup, collector)),
-        Value::Map(map) => map.iter_mut().for_each(|(_, value)| fill_in(value, lookup, collector)),
+        Value::List(items) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                fill_in(item, &format!("{path}[{index}]"), lookup, collector);
+            }
+        }
+        Value::Map(map) => {
+            for (key, value) in map.iter_mut() {
+                fill_in(value, &join(path, &printable(key)), lookup, collector);
+            }
+        }
         Value::Scalar(scalar) if scalar.text.contains('$') => {
             let (text, bad) = interpolate(&scalar.text, &Variables { lookup, escape_braces: true });
+            let style = if bad.is_empty() { Style::Filled } else { Style::Broken };
             for bad in bad {
                 let place = in_source(place, &scalar.text, bad.at, bad.length, collector);
-                collector.report(place, "", bad.fault);
+                collector.report(place, path, bad.fault);
             }
-            *scalar = Scalar { text, style: Style::Filled };
+            *scalar = Scalar { text, style };
         }
         Value::Scalar(_) => {}
     }

@@ -22,6 +22,10 @@ mod value;
 mod verbs;
 
 #[cfg(test)]
+mod disk_tests;
+#[cfg(test)]
+pub(crate) mod scratch;
+#[cfg(test)]
 mod tests;
 
 pub use health::is_token;

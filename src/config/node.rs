@@ -44,6 +44,8 @@ pub enum Style {
     Quoted,
     /// From a variable, so that its quotes say nothing about its type.
     Filled,
+    /// From a variable that could not be had, which was reported.
+    Broken,
 }
 
 /// A map that keeps the order of its keys.
@@ -122,12 +124,11 @@ impl Map {
 
     /// Sets an entry; one of the same key keeps its position in the order.
     pub fn insert(&mut self, entry: Entry) {
-        match self.index.get(&entry.key).and_then(|index| self.entries.get_mut(*index)) {
-            Some(old) => *old = entry,
-            None => {
-                self.index.insert(entry.key.clone(), self.entries.len());
-                self.entries.push(entry);
-            }
+        if let Some(old) = self.index.get(&entry.key).and_then(|index| self.entries.get_mut(*index)) {
+            *old = entry;
+        } else {
+            self.index.insert(entry.key.clone(), self.entries.len());
+            self.entries.push(entry);
         }
     }
 

@@ -9,6 +9,7 @@ use serde_yaml::granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError
 
 use super::node::{Entry, Map, Node, Scalar, Style, Value};
 use super::problem::{Collector, Fault, Place};
+use super::reader::{join, printable};
 
 /// Values in one document once its aliases are filled in; far above what 2000 instances need.
 const MAX_NODES: usize = 100_000;
@@ -34,11 +35,11 @@ pub fn parse(text: &str, start: Start, collector: &Collector) -> Option<Node> {
         block_nesting_limit: MAX_DEPTH,
     };
     let parser = Parser::new_from_str_with_options(text, options);
-    let mut composer = Composer { parser, start, collector, nodes: 0, anchors: HashMap::new() };
+    let mut composer = Composer { parser, start, collector, nodes: 0, path: Vec::new(), anchors: HashMap::new() };
     match composer.document() {
         Ok(node) => node,
         Err(stop) => {
-            collector.report(stop.place, "", stop.fault);
+            composer.report(stop.place, "", stop.fault);
             None
         }
     }
@@ -55,6 +56,8 @@ struct Composer<'a> {
     start: Start,
     collector: &'a Collector,
     nodes: usize,
+    /// The keys and positions from the root to here.
+    path: Vec<String>,
     /// Finished anchors, with how deep and how large they are.
     anchors: HashMap<usize, Anchor>,
 }
@@ -148,7 +151,9 @@ impl<'a> Composer<'a> {
             if event == Event::SequenceEnd {
                 break;
             }
+            self.path.push(format!("[{}]", items.len()));
             let (item, item_height) = self.node(event, span, depth + 1)?;
+            self.path.pop();
             height = height.max(item_height);
             items.push(item);
         }
@@ -167,13 +172,18 @@ impl<'a> Composer<'a> {
             let (key, _) = self.node(event, span, depth + 1)?;
             let place = key.place;
             let Some((event, span)) = self.next()? else { break };
+            self.path.push(match &key.value {
+                Value::Scalar(key) => printable(&key.text),
+                Value::List(_) | Value::Map(_) => "?".to_owned(),
+            });
             let (value, value_height) = self.node(event, span, depth + 1)?;
+            self.path.pop();
             height = height.max(value_height);
             match key.value {
                 Value::Scalar(key) if plain && key.text == "<<" => merged.push((place, value)),
                 Value::Scalar(key) => self.add(&mut map, Entry { key: key.text, place, value }),
                 Value::List(_) | Value::Map(_) => {
-                    self.collector.report(place, "", Fault::new("a key is a text, this one is a list or a map"));
+                    self.report(place, "", Fault::new("a key is a text, this one is a list or a map"));
                 }
             }
         }
@@ -187,7 +197,7 @@ impl<'a> Composer<'a> {
         match map.entry(&entry.key) {
             Some(first) => {
                 let what = format!("`{}` stands twice in this map, first in line {}", entry.key, first.place.line);
-                self.collector.report(entry.place, "", Fault::new(what).hint("keep one of the two"));
+                self.report(entry.place, &printable(&entry.key), Fault::new(what).hint("keep one of the two"));
             }
             None => map.insert(entry),
         }
@@ -202,7 +212,7 @@ impl<'a> Composer<'a> {
         for base in bases {
             let Value::Map(base) = base.value else {
                 let fault = Fault::new("`<<` takes a map or a list of maps").hint("such as `<<: *anchor`");
-                self.collector.report(place, "", fault);
+                self.report(place, "<<", fault);
                 continue;
             };
             self.grow(base.len(), place)?;
@@ -232,8 +242,13 @@ impl<'a> Composer<'a> {
 
     fn refuse_tag(&self, tag: Option<&str>, place: Place) {
         if let Some(tag) = tag.filter(|tag| !tag.starts_with("tag:yaml.org,2002:") && !tag.starts_with("!!")) {
-            self.collector.report(place, "", Fault::new(format!("the tag `{tag}` means nothing here")));
+            self.report(place, "", Fault::new(format!("the tag `{tag}` means nothing here")));
         }
+    }
+
+    fn report(&self, place: Place, key: &str, fault: Fault) {
+        let path = self.path.iter().map(String::as_str).chain([key]).fold(String::new(), |path, key| join(&path, key));
+        self.collector.report(place, &path, fault);
     }
 
     fn place(&self, span: Span) -> Place {
@@ -265,6 +280,15 @@ impl<'a> Composer<'a> {
             ErrorKind::RecursionLimitExceeded => too_deep(),
             ErrorKind::UnknownAnchor => {
                 Fault::new("this alias has no anchor above it").hint("anchors are written `&name`, aliases `*name`")
+            }
+            ErrorKind::ExpectedFlowMappingSeparator => Fault::new("a map in braces goes on here without `,` or `}`")
+                .hint("close the brace, or quote a value that holds braces: \"${VAR}\""),
+            ErrorKind::ExpectedFlowSequenceSeparator => {
+                Fault::new("a list in brackets goes on here without `,` or `]`")
+                    .hint("close the bracket, or quote a value that holds braces: \"{port}\"")
+            }
+            ErrorKind::ExpectedBlockMappingKey | ErrorKind::InvalidIndentation => {
+                Fault::new("this line is not indented like those above it").hint("keys of one map begin in one column")
             }
             ErrorKind::MappingValueNotAllowed => {
                 Fault::new("a `:` stands where no key can be").hint("a value that holds `: ` needs quotes")

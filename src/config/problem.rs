@@ -89,6 +89,12 @@ impl Fault {
         Self { what: what.into(), hint: None }
     }
 
+    /// A fault that was reported already where it arose, so that nobody hears of its consequences.
+    #[must_use]
+    pub fn reported() -> Self {
+        Self::new("")
+    }
+
     /// The same with a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -206,6 +212,9 @@ impl Collector {
 
     /// Reports `fault` of the value at `place`, whose key path is `path`.
     pub fn report(&self, place: Place, path: &str, fault: Fault) {
+        if fault == Fault::reported() {
+            return;
+        }
         self.list.borrow_mut().push(Problem {
             file: self.sources.name(place).to_owned(),
             line: place.line,

@@ -35,7 +35,8 @@ impl<'a> Scope<'a> {
 
 /// A path and a key below it.
 pub fn join(path: &str, key: &str) -> String {
-    if path.is_empty() || key.is_empty() { format!("{path}{key}") } else { format!("{path}.{key}") }
+    let is_joined = path.is_empty() || key.is_empty() || key.starts_with('[');
+    if is_joined { format!("{path}{key}") } else { format!("{path}.{key}") }
 }
 
 /// The keys of one map. What is not asked for by [`Keys::finish`] is unknown.
@@ -45,6 +46,7 @@ pub struct Keys<'a> {
     place: Place,
     path: String,
     known: Vec<&'static str>,
+    later: Vec<&'static str>,
 }
 
 impl<'a> Keys<'a> {
@@ -56,7 +58,7 @@ impl<'a> Keys<'a> {
             }
             return None;
         };
-        Some(Self { scope, map, place: node.place, path: path.to_owned(), known: Vec::new() })
+        Some(Self { scope, map, place: node.place, path: path.to_owned(), known: Vec::new(), later: Vec::new() })
     }
 
     /// Where the map stands.
@@ -140,7 +142,7 @@ impl<'a> Keys<'a> {
 
     /// Reports a key that is known, but not in this version.
     pub fn refuse_later(&mut self, key: &'static str) {
-        self.known.push(key);
+        self.later.push(key);
         if let Some(entry) = self.map.entry(key) {
             let fault = Fault::new("is not supported by this version of laneway").hint("take the key out");
             self.report(entry.place, key, fault);
@@ -151,7 +153,7 @@ impl<'a> Keys<'a> {
     pub fn finish(self) {
         for entry in self.map.iter() {
             let key = entry.key.as_str();
-            if self.known.contains(&key) || key.starts_with("x-") {
+            if self.known.contains(&key) || self.later.contains(&key) || key.starts_with("x-") {
                 continue;
             }
             let fault = Fault { what: "is no key that is known here".to_owned(), hint: self.hint(key) };
@@ -163,6 +165,7 @@ impl<'a> Keys<'a> {
         did_you_mean(key, self.known.iter().copied()).or_else(|| {
             let mut known = self.known.clone();
             known.sort_unstable();
+            known.dedup();
             (known.len() <= 8).then(|| format!("known are {}", known.join(", ")))
         })
     }

@@ -164,7 +164,7 @@ impl Instance {
             stop_grace_period: Duration::from_secs(10),
             depends_on: Vec::new(),
             pre_start: Vec::new(),
-            pre_start_timeout: Duration::from_secs(600),
+            pre_start_timeout: Duration::from_mins(10),
         }
     }
 
@@ -227,13 +227,7 @@ pub struct CacheSettings {
 impl Default for CacheSettings {
     fn default() -> Self {
         // Five minutes is what Django takes when nothing is said.
-        Self {
-            backend: CacheBackend::Locmem,
-            url: None,
-            prefix: None,
-            location: None,
-            timeout: Duration::from_secs(300),
-        }
+        Self { backend: CacheBackend::Locmem, url: None, prefix: None, location: None, timeout: Duration::from_mins(5) }
     }
 }
 
@@ -345,7 +339,7 @@ impl Default for Restart {
         Self {
             policy: RestartPolicy::OnFailure,
             delay: Duration::from_secs(1),
-            max_delay: Duration::from_secs(60),
+            max_delay: Duration::from_mins(1),
             max_attempts: None,
             window: Duration::from_secs(10),
         }

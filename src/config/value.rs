@@ -10,12 +10,13 @@ use super::node::{Node, Scalar, Style, Value};
 use super::problem::Fault;
 
 /// The longest duration that means anything here.
-const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
+const MAX_DURATION: Duration = Duration::from_hours(366 * 24);
 /// What YAML 1.1 readers take for a boolean, in lower case.
 const BOOLEANS: [&str; 8] = ["true", "false", "yes", "no", "on", "off", "y", "n"];
 
 fn scalar(node: &Node) -> Result<&Scalar, Fault> {
     match &node.value {
+        Value::Scalar(scalar) if scalar.style == Style::Broken => Err(Fault::reported()),
         Value::Scalar(scalar) if !node.is_null() => Ok(scalar),
         Value::Scalar(_) | Value::List(_) | Value::Map(_) => {
             Err(Fault::new(format!("must be one value, this is {}", node.kind())))
