@@ -3,9 +3,14 @@
 //! The way of the data: YAML -> `config` -> `plan` -> `machine` <-> `runtime` <-> `keeper` -> `view` -> `control` -> `cli`.
 //! Rooms from the ground up; a room names only rooms below it (`tests/it/layers.rs` holds us to that).
 
-pub mod keeper;
-pub mod machine;
 pub mod model;
+
+pub mod keeper;
+
+pub mod config;
 pub mod plan;
-pub mod runtime;
+
+pub mod machine;
 pub mod view;
+
+pub mod runtime;

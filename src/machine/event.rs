@@ -211,5 +211,7 @@ pub enum Fault {
     Command {
         /// How.
         exit: Exit,
+        /// The last line that it printed.
+        output: String,
     },
 }

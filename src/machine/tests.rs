@@ -78,6 +78,7 @@ fn spec(name: &str) -> Spec {
 fn plan(specs: Vec<Spec>) -> Arc<Plan> {
     Arc::new(Plan {
         project: "p".to_owned(),
+        namespace: None,
         file: PathBuf::from("/p/instances.yaml"),
         state_dir: PathBuf::from("/p/var"),
         profile: None,

@@ -1,3 +1,24 @@
-//! Settings to specs: facts, environment, order, collisions, difference. Pure but for looking up paths on the disk in `claims`.
+//! Settings to specs: facts, environment, order, collisions, difference.
+//!
+//! Pure but for two looks at the disk: what paths really name (`paths`), and the `env_file`s (`build`, through `config`).
+//! `resolve` is the way in; `machine` decides over the [`spec::Plan`] that it gives.
 
+mod build;
+mod claims;
+mod diff;
+mod environment;
+mod facts;
+mod lane;
+mod order;
+mod paths;
+pub mod placeholder;
 pub mod spec;
+
+#[cfg(test)]
+mod tests;
+
+pub use build::{build, resolve};
+pub use claims::{Claim, Collision, Foreign, Kind, claims, foreign_collisions};
+pub use diff::{Change, diff};
+pub use order::start_order;
+pub use spec::Plan;

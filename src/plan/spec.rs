@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+// What holds no placeholder is the same as written and as resolved; `config` owns those words.
+pub use crate::config::{Brake, CacheBackend, Condition, Framework, Logging, Preset, Restart, RestartPolicy};
 use crate::model::{InstanceId, InstanceName, Signal};
 
 /// A whole fleet as resolved from one set of files, flags and variables.
@@ -16,6 +18,8 @@ use crate::model::{InstanceId, InstanceName, Signal};
 pub struct Plan {
     /// `{project}`: what the names of shared resources begin with.
     pub project: String,
+    /// What comes before the lane's name in the formulas.
+    pub namespace: Option<InstanceName>,
     /// The configuration file, absolute.
     pub file: PathBuf,
     /// Holds one directory per lane and `.run`; absolute.
@@ -28,24 +32,6 @@ pub struct Plan {
     pub presets: BTreeMap<String, Preset>,
     /// One per instance, in the order of the file.
     pub specs: Vec<Spec>,
-}
-
-/// At most `starts` restarts after failures in each `per`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Brake {
-    /// How many.
-    pub starts: u32,
-    /// In what time.
-    pub per: Duration,
-}
-
-/// A named choice of instances, and the values to run them with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Preset {
-    /// Which instances, in the order of the file.
-    pub instances: Vec<InstanceName>,
-    /// Which profile.
-    pub profile: Option<String>,
 }
 
 /// One instance of the plan.
@@ -108,7 +94,7 @@ pub struct Facts {
     pub tmp: PathBuf,
     /// Directory of the logs.
     pub log_dir: PathBuf,
-    /// A FIFO into which the server may write its access log.
+    /// A FIFO into which the server may write its access log; each instance of a shared lane has its own.
     pub access_log: PathBuf,
     /// The secret's file.
     pub secret_file: PathBuf,
@@ -118,16 +104,6 @@ pub struct Facts {
     pub channels_url: Option<String>,
     /// Prefix of the channel layer and the task queue.
     pub channels_prefix: String,
-}
-
-/// Which names the facts get in the environment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Framework {
-    /// The names without DJANGO.
-    Generic,
-    /// And those with it.
-    Django,
 }
 
 /// Where a lane's data is.
@@ -163,29 +139,6 @@ pub struct Cache {
     pub location: String,
     /// How long entries live.
     pub timeout: Duration,
-}
-
-/// Kinds of cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum CacheBackend {
-    /// A Redis server.
-    #[serde(rename = "redis")]
-    Redis,
-    /// Alias `default` on Redis, alias `local` in the process.
-    #[serde(rename = "redis+locmem")]
-    RedisLocmem,
-    /// In the process.
-    #[serde(rename = "locmem")]
-    Locmem,
-    /// In a folder.
-    #[serde(rename = "file")]
-    File,
-    /// In a table.
-    #[serde(rename = "database")]
-    Database,
-    /// Nowhere.
-    #[serde(rename = "dummy")]
-    Dummy,
 }
 
 /// How health is asked for, and how often.
@@ -238,35 +191,6 @@ pub enum HealthTest {
     Command(Vec<String>),
 }
 
-/// What happens after the server ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Restart {
-    /// After which ends.
-    pub policy: RestartPolicy,
-    /// Before the second restart in a row; doubles from there.
-    pub delay: Duration,
-    /// It grows no further.
-    pub max_delay: Duration,
-    /// Failures in a row after which it gives up; `None` = never.
-    pub max_attempts: Option<u32>,
-    /// After this long in good health it counts as stable, and failures are forgotten.
-    pub window: Duration,
-}
-
-/// After which ends a server is started again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RestartPolicy {
-    /// None.
-    No,
-    /// Failures.
-    OnFailure,
-    /// All.
-    Always,
-    /// All, unless a person stopped it.
-    UnlessStopped,
-}
-
 /// Whom an instance waits for, and until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dependency {
@@ -274,27 +198,6 @@ pub struct Dependency {
     pub on: InstanceId,
     /// Until when.
     pub condition: Condition,
-}
-
-/// What a dependency must have reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Condition {
-    /// Its server was started.
-    ServiceStarted,
-    /// It is healthy, or runs where there is no check.
-    ServiceHealthy,
-    /// It ended with success.
-    ServiceCompletedSuccessfully,
-}
-
-/// How large an instance's logs grow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Logging {
-    /// Bytes of one file.
-    pub max_size: u64,
-    /// Files kept, the current one among them.
-    pub max_files: u32,
 }
 
 impl Plan {

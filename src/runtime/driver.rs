@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
@@ -21,7 +23,7 @@ use super::spawn::{Job, Spawner};
 use super::tree::Tree;
 use crate::machine::{Action, Event, Fleet, Obstacle, Request, RequestId, Trouble, Wait, Work};
 use crate::model::{Goal, Health, InstanceId, InstanceName, Phase, Run};
-use crate::plan::spec::{Database, Framework, HealthTest, Plan, Spec};
+use crate::plan::spec::{Database, Framework, HealthCheck, HealthTest, Plan, Spec};
 use crate::view::snapshot::{self, FleetStatus, InstanceStatus, Outcome, Surroundings};
 
 /// Runs the fleet.
@@ -108,7 +110,7 @@ impl Driver {
     ///
     /// # Errors
     /// When signals cannot be listened to.
-    pub async fn run(mut self, keeper_died: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+    pub async fn run(mut self, keeper_died: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         let facts = self.facts.clone();
         tokio::spawn(async move {
             keeper_died.await;
@@ -269,7 +271,7 @@ impl Driver {
     fn spawn(&self, run: Run, work: Work) {
         let (plan, tools, facts) = (Arc::clone(self.fleet.plan()), Arc::clone(&self.tools), self.facts.clone());
         tokio::spawn(async move {
-            let fact = match make(&plan, run, work, &tools).await {
+            let fact = match make(plan, run, work, tools).await {
                 Ok(tree) => Fact::Born(run, tree),
                 Err(obstacle) => Fact::Event(Event::NotSpawned { run, obstacle }),
             };
@@ -300,7 +302,14 @@ impl Driver {
         tokio::spawn(async move {
             let spec = plan.spec(run.instance);
             let Some(check) = &spec.healthcheck else { return };
-            let job = |words: &[String]| job(spec, run, label, words, &tools).map_err(|obstacle| in_words(&obstacle));
+            let for_command = Arc::clone(&plan);
+            let job = move |output| {
+                let spec = for_command.spec(run.instance);
+                let Some(HealthCheck { test: HealthTest::Command(words), .. }) = &spec.healthcheck else {
+                    return Err(Obstacle::Resources { error: "no command".to_owned() });
+                };
+                job(spec, label, words, |_| Ok(output))
+            };
             let verdict = tools.prober.check(spec, check, &living.tree, &living.listener, &tools.spawner, job).await;
             let _ = facts.send(Fact::Event(Event::Probed { run, verdict }));
         });
@@ -372,56 +381,47 @@ impl Driver {
 /// Resolves at the next signal of its kind; never if there can be none.
 async fn heard(stream: &mut Stream) {
     if stream.recv().await.is_none() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
 /// Looks for obstacles, prepares the lane, makes the process.
-async fn make(plan: &Plan, run: Run, work: Work, tools: &Tools) -> Result<Tree, Obstacle> {
-    let spec = plan.spec(run.instance);
-    let words = match work {
-        Work::Server => &spec.command,
-        Work::PreStart(position) => spec.pre_start.get(position).unwrap_or(&spec.command),
+async fn make(plan: Arc<Plan>, run: Run, work: Work, tools: Arc<Tools>) -> Result<Tree, Obstacle> {
+    let prepare = {
+        let tools = Arc::clone(&tools);
+        move || {
+            let spec = plan.spec(run.instance);
+            let words = match work {
+                Work::Server => &spec.command,
+                Work::PreStart(position) => spec.pre_start.get(position).unwrap_or(&spec.command),
+            };
+            // Also before `pre_start`: migrating for a server that cannot start helps nobody.
+            look::port(spec)?;
+            job(spec, label(&plan, run), words, |spec| tools.keeper.pipe(run.instance, spec))
+        }
     };
-    // Also before `pre_start`: migrating for a server that cannot start helps nobody.
-    look::port(spec)?;
-    let job = job(spec, run, label(plan, run), words, tools)?;
-    let program = job.program.clone();
-    tools.spawner.spawn(job).await.map_err(|error| look::spawn_error(&error, &program))
+    tools.spawner.spawn(prepare).await
 }
 
 fn label(plan: &Plan, run: Run) -> String {
     format!("{}-{}", plan.spec(run.instance).name, run.generation)
 }
 
-fn job(spec: &Spec, run: Run, label: String, words: &[String], tools: &Tools) -> Result<Job, Obstacle> {
+fn job(
+    spec: &Spec,
+    label: String,
+    words: &[String],
+    output: impl FnOnce(&Spec) -> io::Result<OwnedFd>,
+) -> Result<Job, Obstacle> {
     let broken = |error: lane::LaneError| Obstacle::Lane { error: look::words(&error.error), path: error.path };
     lane::prepare(spec).map_err(broken)?;
     let mut environment = lane::environment(spec).map_err(broken)?;
     environment.insert("LANEWAY_INSTANCE".into(), OsString::from(spec.name.as_str()));
     let path = spec.environment.get("PATH").map(String::as_str);
     let program = look::program(words, &spec.working_dir, path)?;
-    let no_pipe = |error: std::io::Error| Obstacle::Resources { error: look::words(&error) };
-    let output = tools.keeper.declare(run.instance, spec).and_then(|()| tools.keeper.pipe(run.instance));
-    Ok(Job {
-        label,
-        program,
-        arguments: words.to_vec(),
-        directory: spec.working_dir.clone(),
-        environment,
-        output: output.map_err(no_pipe)?,
-    })
-}
-
-fn in_words(obstacle: &Obstacle) -> String {
-    match obstacle {
-        Obstacle::Program { path, error } => format!("the check's program `{}`: {error}", path.display()),
-        Obstacle::Directory { path, error } | Obstacle::Lane { path, error } => {
-            format!("`{}`: {error}", path.display())
-        }
-        Obstacle::Resources { error } => error.clone(),
-        Obstacle::PortTaken { port, .. } => format!("port {port} is taken"),
-    }
+    let output = output(spec).map_err(|error| Obstacle::Resources { error: look::words(&error) })?;
+    let (arguments, directory) = (words.to_vec(), spec.working_dir.clone());
+    Ok(Job { label, program, arguments, directory, environment, output })
 }
 
 fn ignored_database(spec: &Spec, path: &std::path::Path) -> String {

@@ -1,9 +1,11 @@
 //! The supervisor's end of the link to the keeper: tells it which logs there are and hands it the pipes.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -19,6 +21,8 @@ use crate::plan::spec::Spec;
 #[derive(Debug)]
 pub struct KeeperLink {
     socket: OwnedFd,
+    /// Whose logs the keeper knows.
+    declared: Mutex<HashSet<InstanceId>>,
 }
 
 /// The two logs of an instance.
@@ -32,14 +36,11 @@ impl KeeperLink {
     /// Over the socket that the keeper left open.
     #[must_use]
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket }
+        Self { socket, declared: Mutex::default() }
     }
 
-    /// Tells the keeper of the instance's logs, and hands it the FIFO of the access log. The lane must be prepared.
-    ///
-    /// # Errors
-    /// When a directory or the FIFO cannot be opened, or the keeper is gone.
-    pub fn declare(&self, id: InstanceId, spec: &Spec) -> io::Result<()> {
+    /// Tells the keeper of the instance's logs, and hands it the FIFO of the access log.
+    fn declare(&self, id: InstanceId, spec: &Spec) -> io::Result<()> {
         for log in [Log::Output, Log::Access] {
             let path = path_of(spec, log);
             let folder = path.parent().unwrap_or(Path::new("/"));
@@ -53,11 +54,16 @@ impl KeeperLink {
     }
 
     /// A fresh pipe for one run: the keeper has its end, what is returned is for the run. It is open for reading too,
-    /// so that a server never gets an EPIPE, whoever reads or does not.
+    /// so that a server never gets an EPIPE, whoever reads or does not. The lane must be prepared.
     ///
     /// # Errors
-    /// When there is no pipe to be had, or the keeper is gone.
-    pub fn pipe(&self, id: InstanceId) -> io::Result<OwnedFd> {
+    /// When there is no pipe to be had, a log's directory or FIFO cannot be opened, or the keeper is gone.
+    pub fn pipe(&self, id: InstanceId, spec: &Spec) -> io::Result<OwnedFd> {
+        let mut declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
+        if !declared.contains(&id) {
+            self.declare(id, spec)?;
+            declared.insert(id);
+        }
         let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
         self.send(&Order::Run { slot: slot(id, Log::Output) }, read_end.as_fd())?;
         let path = format!("/proc/self/fd/{}", write_end.as_raw_fd());

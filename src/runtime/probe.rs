@@ -3,9 +3,12 @@
 //! A verdict is bound to the listener. After the answer every socket that listens on the instance's port is looked at:
 //! it must belong to this run, else somebody else may have answered, and the verdict is a conflict.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Client, Response, redirect};
 use tokio::net::TcpStream;
@@ -18,8 +21,7 @@ use super::processes;
 use super::sockets;
 use super::spawn::{Job, Spawner};
 use super::tree::Tree;
-use crate::machine::{Fault, Owner, Verdict};
-use crate::model::Exit;
+use crate::machine::{Fault, Obstacle, Owner, Verdict};
 use crate::plan::spec::{HealthCheck, HealthTest, Spec};
 
 /// Checks under way at one time, over the whole fleet.
@@ -55,7 +57,7 @@ impl Prober {
         Ok(Self { client, places: Arc::new(Semaphore::new(IN_FLIGHT)), clock })
     }
 
-    /// Checks the health of the run `tree` of `spec`. `command` makes the job of a command check.
+    /// Checks the health of the run `tree` of `spec`. `command` makes the job of a command check, given its output.
     pub async fn check(
         &self,
         spec: &Spec,
@@ -63,7 +65,7 @@ impl Prober {
         tree: &Tree,
         known: &KnownListener,
         spawner: &Spawner,
-        command: impl FnOnce(&[String]) -> Result<Job, String>,
+        command: impl FnOnce(OwnedFd) -> Result<Job, Obstacle> + Send + 'static,
     ) -> Verdict {
         let Ok(_place) = self.places.acquire().await else {
             return broken("the checks are closed");
@@ -72,10 +74,7 @@ impl Prober {
         let answer = match &check.test {
             HealthTest::Http { .. } => timeout(check.timeout, self.ask(spec, check)).await,
             HealthTest::Tcp => timeout(check.timeout, connect(spec)).await,
-            HealthTest::Command(words) => match command(words) {
-                Ok(job) => Ok(run(spawner, job, check.timeout).await),
-                Err(error) => return broken(&error),
-            },
+            HealthTest::Command(_) => Ok(run(spawner, command, check.timeout).await),
         };
         let status = match answer {
             Ok(Ok(status)) => status,
@@ -141,8 +140,17 @@ async fn connect(spec: &Spec) -> Result<Option<u16>, Fault> {
 }
 
 /// Runs a command in the lane; its whole tree is gone afterwards, whatever it did.
-async fn run(spawner: &Spawner, job: Job, deadline: Duration) -> Result<Option<u16>, Fault> {
-    let tree = spawner.spawn(job).await.map_err(|error| Fault::Broken { error: look::words(&error) })?;
+async fn run(
+    spawner: &Spawner,
+    command: impl FnOnce(OwnedFd) -> Result<Job, Obstacle> + Send + 'static,
+    deadline: Duration,
+) -> Result<Option<u16>, Fault> {
+    let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .map_err(|error| Fault::Broken { error: look::words(&error.into()) })?;
+    let tree = match spawner.spawn(move || command(write_end)).await {
+        Ok(tree) => tree,
+        Err(obstacle) => return Err(Fault::Broken { error: in_words(&obstacle) }),
+    };
     let exit = timeout(deadline, tree.exit()).await;
     if exit.is_err() {
         tree.kill();
@@ -151,8 +159,27 @@ async fn run(spawner: &Spawner, job: Job, deadline: Duration) -> Result<Option<u
     tree.sweep(spawner).await;
     match exit {
         Ok(exit) if exit.is_success() => Ok(None),
-        Ok(exit @ (Exit::Code(_) | Exit::Signal { .. } | Exit::Unknown)) => Err(Fault::Command { exit }),
+        Ok(exit) => Err(Fault::Command { exit, output: last_line(&read_end) }),
         Err(_) => Err(Fault::TimedOut { after: deadline }),
+    }
+}
+
+/// Of what is in the pipe, which is as much as a pipe holds and no more.
+fn last_line(pipe: &OwnedFd) -> String {
+    let mut bytes = vec![0; 64 * 1024];
+    let length = nix::unistd::read(pipe, &mut bytes).unwrap_or(0);
+    let text = String::from_utf8_lossy(bytes.get(..length).unwrap_or_default()).into_owned();
+    text.lines().rev().find(|line| !line.trim().is_empty()).map(printable).unwrap_or_default()
+}
+
+fn in_words(obstacle: &Obstacle) -> String {
+    match obstacle {
+        Obstacle::Program { path, error } => format!("the check's program `{}`: {error}", path.display()),
+        Obstacle::Directory { path, error } | Obstacle::Lane { path, error } => {
+            format!("`{}`: {error}", path.display())
+        }
+        Obstacle::Resources { error } => error.clone(),
+        Obstacle::PortTaken { port, .. } => format!("port {port} is taken"),
     }
 }
 

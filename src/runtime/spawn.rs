@@ -21,7 +21,10 @@ use nix::sys::stat::{Mode, umask};
 use tokio::sync::oneshot;
 
 use super::cgroup::Cgroups;
+use super::look;
+use super::processes;
 use super::tree::Tree;
+use crate::machine::Obstacle;
 
 /// What a process shall be.
 #[derive(Debug)]
@@ -49,10 +52,14 @@ pub struct Original {
     pub umask: u32,
 }
 
+/// Finds out what is to be made; whatever of it touches the disk happens in the helper thread too.
+type Prepare = Box<dyn FnOnce() -> Result<Job, Obstacle> + Send>;
+type Reply = oneshot::Sender<Result<Tree, Obstacle>>;
+
 /// Hands jobs to the helper thread.
 #[derive(Clone, Debug)]
 pub struct Spawner {
-    jobs: mpsc::Sender<(Job, oneshot::Sender<io::Result<Tree>>)>,
+    jobs: mpsc::Sender<(Prepare, Reply)>,
     /// First processes of runs: to be reaped by their run, and by nobody else. Held while a process is being made.
     known: Arc<Mutex<HashSet<u32>>>,
 }
@@ -63,17 +70,19 @@ impl Spawner {
     /// # Errors
     /// When the system has no thread to give.
     pub fn start(fleet: String, cgroups: Option<Cgroups>, original: Original) -> io::Result<Self> {
-        let (jobs, queue) = mpsc::channel::<(Job, oneshot::Sender<io::Result<Tree>>)>();
+        let (jobs, queue) = mpsc::channel::<(Prepare, Reply)>();
         let known = Arc::new(Mutex::new(HashSet::new()));
         let spawner = Self { jobs, known: Arc::clone(&known) };
         std::thread::Builder::new().name("spawner".to_owned()).stack_size(256 * 1024).spawn(move || {
-            for (job, reply) in queue {
-                let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                let made = make(job, &fleet, cgroups.as_ref(), original);
-                if let Ok(tree) = &made {
+            for (prepare, reply) in queue {
+                let made = prepare().and_then(|job| {
+                    let program = job.program.clone();
+                    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                    let tree = make(job, &fleet, cgroups.as_ref(), original)
+                        .map_err(|error| look::spawn_error(&error, &program))?;
                     known.insert(tree.pid());
-                }
-                drop(known);
+                    Ok(tree)
+                });
                 // Nobody waits any more: the tree is dropped and its processes with it.
                 if let Err(Ok(tree)) = reply.send(made) {
                     tree.kill();
@@ -86,11 +95,14 @@ impl Spawner {
     /// Makes a process.
     ///
     /// # Errors
-    /// The system's, from fork or exec.
-    pub async fn spawn(&self, job: Job) -> io::Result<Tree> {
+    /// What is in the way, by `prepare`, fork or exec.
+    pub async fn spawn(
+        &self,
+        prepare: impl FnOnce() -> Result<Job, Obstacle> + Send + 'static,
+    ) -> Result<Tree, Obstacle> {
         let (reply, made) = oneshot::channel();
-        let gone = || io::Error::other("the spawner thread is gone");
-        self.jobs.send((job, reply)).map_err(|_| gone())?;
+        let gone = || Obstacle::Resources { error: "the spawner thread is gone".to_owned() };
+        self.jobs.send((Box::new(prepare), reply)).map_err(|_| gone())?;
         made.await.map_err(|_| gone())?
     }
 
@@ -98,7 +110,7 @@ impl Spawner {
     pub fn reap_strangers(&self) {
         // A process that is being made is not known yet; the next call sees to the strangers.
         let Ok(known) = self.known.try_lock() else { return };
-        for pid in super::processes::own_children() {
+        for pid in processes::own_children() {
             if !known.contains(&pid) {
                 let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap_or(0));
                 let _ = nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG));
@@ -110,7 +122,7 @@ impl Spawner {
     #[must_use]
     pub fn strangers(&self) -> Vec<u32> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        super::processes::own_children().into_iter().filter(|pid| !known.contains(pid)).collect()
+        processes::own_children().into_iter().filter(|pid| !known.contains(pid)).collect()
     }
 
     /// A run's first process was reaped; its number may come again as anything.

@@ -93,7 +93,7 @@ fn wait(fleet: &Fleet, id: InstanceId, spec: &Spec, waiting: &Waiting, now: Mono
             let reason = if named.is_empty() { "about to start".to_owned() } else { named.join(", ") };
             let hint = on.first().map(|on| format!("laneway why {}", fleet.plan().spec(*on).name));
             let next = Some("starts by itself as soon as that is so".to_owned());
-            Explanation { reason, hint, next, ..Explanation::default() }
+            Explanation { reason, next, hint, ..Explanation::default() }
         }
         Waiting::Brake { until } => Explanation {
             reason: "many instances failed at once, and `restart_brake` lets them start one after the other".to_owned(),
@@ -198,14 +198,15 @@ fn run(spec: &Spec, checks: &Checks, now: Mono) -> Explanation {
     let hint = checks.last.as_ref().filter(|_| checks.health != Health::Healthy);
     let reason = match (checks.health, &checks.last, &spec.healthcheck) {
         (Health::Unknown, ..) | (_, None, _) | (.., None) => "it runs; it has no health check".to_owned(),
-        (Health::PortConflict, Some(checked), _) => verdict(&checked.verdict),
         (Health::Unhealthy, Some(checked), _) => {
             format!("{} bad answers in a row, the last: {}", checks.bad, verdict(&checked.verdict))
         }
         (Health::Healthy | Health::Starting, Some(checked), Some(check)) if checks.bad > 0 => {
             format!("{} of {} bad answers: {}", checks.bad, check.retries, verdict(&checked.verdict))
         }
-        (Health::Healthy | Health::Starting, Some(checked), Some(_)) => verdict(&checked.verdict),
+        (Health::Healthy | Health::Starting | Health::PortConflict, Some(checked), Some(_)) => {
+            verdict(&checked.verdict)
+        }
     };
     Explanation {
         reason,
@@ -340,7 +341,8 @@ pub fn verdict(verdict: &Verdict) -> String {
             Fault::Status { status, location: None } => format!("status {status}"),
             Fault::Body => "the expected text is not in the body".to_owned(),
             Fault::Broken { error } => error.clone(),
-            Fault::Command { exit } => format!("the check ended: {exit}"),
+            Fault::Command { exit, output } if output.is_empty() => format!("the check ended: {exit}"),
+            Fault::Command { exit, output } => format!("the check ended: {exit}: {output}"),
         },
     }
 }
@@ -370,7 +372,6 @@ fn answer_hint(spec: &Spec, checked: &Checked) -> Option<String> {
             }
             _ => "a redirect is no answer: exempt the health page from the login, or mend `healthcheck.path`".to_owned(),
         },
-        Fault::Status { status: 500..=599, .. } | Fault::Body | Fault::Command { .. } => logs,
         Fault::Refused => {
             let place = spec.facts.port.map(|port| format!("{}:{port}", spec.facts.host)).unwrap_or_default();
             format!("does `command` make it listen on {place}? {logs}")
@@ -378,6 +379,6 @@ fn answer_hint(spec: &Spec, checked: &Checked) -> Option<String> {
         Fault::TimedOut { .. } => {
             format!("it listens but does not answer, or it hangs; {logs}, or raise `healthcheck.timeout`")
         }
-        Fault::Status { .. } | Fault::Broken { .. } => logs,
+        Fault::Status { .. } | Fault::Broken { .. } | Fault::Body | Fault::Command { .. } => logs,
     })
 }

@@ -33,7 +33,8 @@ pub fn status(instances: &[InstanceStatus]) -> String {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
 }
 
 fn or_dash(value: Option<impl ToString>) -> String {

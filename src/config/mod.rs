@@ -1,0 +1,38 @@
+//! YAML text to typed settings: every problem collected, each with line, path and hint.
+//!
+//! Knows the user's files and the words in them; not what follows from them (`plan`), no process, no network.
+//! `load` is the way in; the passes are `disk`, `parse`, `interpolate`, `layers`, `fleet` and `instance`.
+
+mod disk;
+mod dotenv;
+mod excerpt;
+mod fleet;
+mod health;
+mod instance;
+mod interpolate;
+mod layers;
+mod load;
+mod near;
+mod node;
+mod parse;
+mod problem;
+mod reader;
+mod settings;
+mod value;
+mod verbs;
+
+#[cfg(test)]
+mod disk_tests;
+#[cfg(test)]
+pub(crate) mod scratch;
+#[cfg(test)]
+mod tests;
+
+pub use health::is_token;
+pub use load::{Source, load, nearest_name, read, read_env_file};
+pub use problem::{Collector, Fault, Place, Problem, Problems, Sources};
+pub use settings::{
+    Brake, CacheBackend, CacheSettings, Condition, DatabaseSettings, DependencySettings, Engine, EnvFile, Framework,
+    HealthSettings, Instance, Logging, Preset, Restart, RestartPolicy, Settings, TestSettings,
+};
+pub use verbs::RESERVED_VERBS;

@@ -1,0 +1,178 @@
+//! The list of passes from settings to a plan. Everything that is wrong is collected, the faults of `config` among it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use crate::config::{self, Collector, EnvFile, Fault, Instance, Problems, Settings, Source, TestSettings};
+use crate::model::InstanceId;
+
+use super::lane::{Lane, tidy};
+use super::spec::{Dependency, HealthCheck, HealthTest, Plan, Spec};
+use super::{claims, environment, facts, order};
+
+/// From the files to the plan, with all problems of both rooms at once.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn resolve(source: &Source) -> Result<Plan, Problems> {
+    let (settings, problems) = config::read(source);
+    let Some(settings) = settings else { return Err(problems) };
+    match build(&settings, &source.environment) {
+        Ok(plan) if problems.is_empty() => Ok(plan),
+        Ok(_) => Err(problems),
+        Err(more) => Err(problems.and(more)),
+    }
+}
+
+/// The plan that `settings` come to. `caller` is the environment that `inherit_env` takes from.
+///
+/// # Errors
+/// Every wrong placeholder, fact, variable, dependency and collision.
+pub fn build(settings: &Settings, caller: &BTreeMap<String, String>) -> Result<Plan, Problems> {
+    let collector = Collector::over(&settings.sources);
+    let ids: HashMap<&str, u32> = settings.instances.iter().map(|i| i.name.as_str()).zip(0..).collect();
+    let specs = settings
+        .instances
+        .iter()
+        .map(|instance| spec(&Lane { settings, instance, collector: &collector }, &ids, caller))
+        .collect();
+    let plan = Plan {
+        project: settings.project.clone(),
+        namespace: settings.namespace.clone(),
+        file: settings.file.clone(),
+        state_dir: settings.state_dir.clone(),
+        profile: settings.profile.clone(),
+        restart_brake: settings.restart_brake,
+        presets: settings.presets.clone(),
+        specs,
+    };
+    order::check(settings, &plan, &collector);
+    claims::check(settings, &plan, &collector);
+    let problems = collector.finish();
+    if problems.is_empty() { Ok(plan) } else { Err(problems) }
+}
+
+fn spec(lane: &Lane<'_>, ids: &HashMap<&str, u32>, caller: &BTreeMap<String, String>) -> Spec {
+    let Instance { name, .. } = lane.instance;
+    let instance = lane.instance;
+    let facts = facts::derive(lane);
+    let working_dir = lane.path("working_dir", instance.working_dir.as_deref().unwrap_or("."));
+    let environment = environment_of(lane, environment::of_facts(name.as_str(), &facts), caller);
+    let pre_start = instance.pre_start.iter().map(|words| command(lane, "pre_start", words, &working_dir)).collect();
+    let depends_on = instance.depends_on.iter().filter_map(|dependency| {
+        let on = InstanceId(*ids.get(dependency.on.as_str())?);
+        Some(Dependency { on, condition: dependency.condition })
+    });
+    Spec {
+        name: name.clone(),
+        command: command(lane, "command", &instance.command, &working_dir),
+        environment,
+        pre_start,
+        pre_start_timeout: instance.pre_start_timeout,
+        healthcheck: healthcheck(lane, &working_dir),
+        restart: instance.restart,
+        stop_signal: instance.stop_signal,
+        stop_grace_period: instance.stop_grace_period,
+        depends_on: depends_on.collect(),
+        logging: instance.logging,
+        facts,
+        working_dir,
+    }
+}
+
+/// A program with a slash is made absolute, so that a missing one is named in full; one without is looked for in PATH.
+fn command(lane: &Lane<'_>, key: &str, words: &[String], working_dir: &Path) -> Vec<String> {
+    let mut words: Vec<String> = words.iter().map(|word| lane.fill(key, word)).collect();
+    if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
+        *program = tidy(&working_dir.join(&*program)).display().to_string();
+    }
+    words
+}
+
+/// Lowest first: inherited, the framework's defaults, `env_file`, `environment`; facts cannot be overridden.
+fn environment_of(
+    lane: &Lane<'_>,
+    facts: BTreeMap<String, String>,
+    caller: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let instance = lane.instance;
+    let mut environment = BTreeMap::new();
+    for name in &instance.inherit_env {
+        match environment::reserved(name) {
+            Some(fault) => lane.report(instance.origin("inherit_env"), "inherit_env", fault),
+            None => environment.extend(caller.get(name).map(|value| (name.clone(), value.clone()))),
+        }
+    }
+    environment.extend(environment::defaults(instance.framework));
+    for file in &instance.env_file {
+        env_file(lane, file, caller, &mut environment);
+    }
+    for (name, template) in &instance.environment {
+        let key = format!("environment.{name}");
+        match environment::reserved(name) {
+            Some(fault) => lane.report(instance.origin(&key), &key, fault),
+            None => {
+                environment.insert(name.clone(), lane.fill(&key, template));
+            }
+        }
+    }
+    environment.extend(facts);
+    environment
+}
+
+/// The one place where a plan reads a file: its path may hold placeholders, so `config` could not.
+fn env_file(
+    lane: &Lane<'_>,
+    file: &EnvFile,
+    caller: &BTreeMap<String, String>,
+    environment: &mut BTreeMap<String, String>,
+) {
+    let path: PathBuf = tidy(&lane.settings.root.join(lane.fill_at(file.place, "env_file", &file.path)));
+    if !file.required && !path.exists() {
+        return;
+    }
+    let report = |fault: Fault| {
+        let what = format!("{}: {}", path.display(), fault.what);
+        lane.report(file.place, "env_file", Fault { what, hint: fault.hint });
+    };
+    match config::read_env_file(&path, &|name| caller.get(name).cloned()) {
+        Ok(pairs) => {
+            for (name, value) in pairs {
+                match environment::reserved(&name) {
+                    Some(fault) => report(fault),
+                    None => {
+                        environment.insert(name, value);
+                    }
+                }
+            }
+        }
+        Err(faults) => faults.into_iter().for_each(report),
+    }
+}
+
+fn healthcheck(lane: &Lane<'_>, working_dir: &Path) -> Option<HealthCheck> {
+    let written = lane.instance.healthcheck.as_ref()?;
+    let test = match &written.test {
+        TestSettings::Tcp => HealthTest::Tcp,
+        TestSettings::Command(words) => HealthTest::Command(command(lane, "healthcheck.test", words, working_dir)),
+        TestSettings::Http { scheme, path, expect_status, headers, body } => HealthTest::Http {
+            scheme: scheme.clone(),
+            path: lane.fill("healthcheck.path", path),
+            expect_status: *expect_status,
+            headers: headers
+                .iter()
+                .map(|(name, value)| (name.clone(), lane.fill("healthcheck.headers", value)))
+                .collect(),
+            body: body.as_ref().map(|body| lane.fill("healthcheck.body", body)),
+        },
+    };
+    Some(HealthCheck {
+        test,
+        interval: written.interval,
+        timeout: written.timeout,
+        retries: written.retries,
+        start_period: written.start_period,
+        start_interval: written.start_interval,
+        restart_unhealthy: written.restart_unhealthy,
+    })
+}

@@ -1,0 +1,136 @@
+//! How a new plan differs from a running one, by names only: values may be secrets.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::model::InstanceName;
+
+use super::environment::is_fact;
+use super::spec::{Plan, Spec};
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// The fleet itself: `state_dir`, `restart_brake`, `presets` ...
+    Fleet {
+        /// Which part.
+        part: String,
+    },
+    /// An instance that was not there.
+    Added {
+        /// Which.
+        name: InstanceName,
+    },
+    /// An instance that is no more.
+    Removed {
+        /// Which.
+        name: InstanceName,
+    },
+    /// An instance that is different.
+    Changed {
+        /// Which.
+        name: InstanceName,
+        /// What of it, such as `command`, `facts.port`, `environment.DEBUG`.
+        parts: Vec<String>,
+    },
+}
+
+/// What must change for `old` to become `new`; nothing when they are equal. In the order of the new plan, removed ones last.
+#[must_use]
+pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
+    let mut changes: Vec<Change> = fleet_parts(old, new).into_iter().map(|part| Change::Fleet { part }).collect();
+    let before: BTreeMap<&InstanceName, &Spec> = old.specs.iter().map(|spec| (&spec.name, spec)).collect();
+    for spec in &new.specs {
+        let name = spec.name.clone();
+        match before.get(&spec.name) {
+            None => changes.push(Change::Added { name }),
+            Some(was) => {
+                let parts = spec_parts(old, was, new, spec);
+                if !parts.is_empty() {
+                    changes.push(Change::Changed { name, parts });
+                }
+            }
+        }
+    }
+    let after: BTreeMap<&InstanceName, &Spec> = new.specs.iter().map(|spec| (&spec.name, spec)).collect();
+    let removed = old.specs.iter().filter(|spec| !after.contains_key(&spec.name));
+    changes.extend(removed.map(|spec| Change::Removed { name: spec.name.clone() }));
+    changes
+}
+
+fn fleet_parts(old: &Plan, new: &Plan) -> Vec<String> {
+    let parts = [
+        ("project", old.project == new.project),
+        ("namespace", old.namespace == new.namespace),
+        ("file", old.file == new.file),
+        ("state_dir", old.state_dir == new.state_dir),
+        ("profile", old.profile == new.profile),
+        ("restart_brake", old.restart_brake == new.restart_brake),
+        ("presets", old.presets == new.presets),
+    ];
+    parts.into_iter().filter(|(_, is_equal)| !is_equal).map(|(part, _)| part.to_owned()).collect()
+}
+
+fn spec_parts(old: &Plan, was: &Spec, new: &Plan, is: &Spec) -> Vec<String> {
+    if was == is && dependencies(old, was) == dependencies(new, is) {
+        return Vec::new();
+    }
+    let mut parts = Vec::new();
+    compare("", &serialised(old, was), &serialised(new, is), &mut parts);
+    // The variable of a fact changes with the fact, and that one is named already.
+    parts.retain(|part| !part.strip_prefix("environment.").is_some_and(is_fact));
+    parts
+}
+
+/// Through its serialised form, so that a new field is never forgotten here.
+fn serialised(plan: &Plan, spec: &Spec) -> Value {
+    let mut value = serde_json::to_value(spec).unwrap_or_default();
+    // Positions in the plan change when another instance comes or goes; names do not.
+    if let Some(map) = value.as_object_mut() {
+        map.insert("depends_on".to_owned(), dependencies(plan, spec).into());
+    }
+    value
+}
+
+fn dependencies(plan: &Plan, spec: &Spec) -> Vec<String> {
+    let named = spec.depends_on.iter().map(|on| format!("{} {:?}", plan.spec(on.on).name, on.condition));
+    named.collect()
+}
+
+fn compare(path: &str, old: &Value, new: &Value, parts: &mut Vec<String>) {
+    if old == new {
+        return;
+    }
+    // Below a fact or a variable the difference says no more than its name does.
+    let is_open = matches!(path, "" | "facts" | "environment" | "healthcheck");
+    let (Value::Object(was), Value::Object(is)) = (old, new) else {
+        parts.push(path.to_owned());
+        return;
+    };
+    if !is_open {
+        parts.push(path.to_owned());
+        return;
+    }
+    let mut keys: Vec<&String> = was.keys().chain(is.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    for key in keys {
+        let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        compare(&below, was.get(key).unwrap_or(&Value::Null), is.get(key).unwrap_or(&Value::Null), parts);
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fleet { part } => write!(f, "{part} differs"),
+            Self::Added { name } => write!(f, "{name} is new"),
+            Self::Removed { name } => write!(f, "{name} is gone"),
+            Self::Changed { name, parts } => write!(f, "{name} differs in {}", parts.join(", ")),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The one place of the formulas: what a lane owns, derived from its name.
+//!
+//! A formula is a template like the user's own; a value in the settings takes its place. The names that facts get in the
+//! environment stand in `environment`; that no two lanes share a fact is checked in `claims`.
+
+use crate::config::{CacheBackend, Engine, Fault, is_token};
+
+use super::lane::Lane;
+use super::spec::{Cache, Database, Facts};
+
+const DATABASE_FILE: &str = "{state}/db_{lane}.sqlite3";
+const DATABASE_NAME: &str = "{project}_erp_{lane}";
+const APPLICATION_NAME: &str = "{project}_{lane}";
+const CACHE_PREFIX: &str = "{project}_{lane}";
+const CACHE_REGION: &str = "{project}-cache-{lane}";
+const CACHE_FOLDER: &str = "{state}/cache_{lane}";
+const CACHE_TABLE: &str = "cache_{lane}";
+const SESSION_COOKIE: &str = "sessionid_{lane}";
+const CSRF_COOKIE: &str = "csrftoken_{lane}";
+const STATIC_ROOT: &str = "{state}/staticfiles_{lane}";
+const MEDIA_ROOT: &str = "{state}/media_{lane}";
+const TEMPORARY: &str = "{state}/tmp";
+const LOGS: &str = "{state}/log";
+const ACCESS_LOG: &str = "{state}/log/access.log";
+/// A guest in a lane writes beside the owner, not into its file.
+const GUEST_ACCESS_LOG: &str = "{state}/log/{instance}.access.log";
+const SECRET_FILE: &str = "{state}/secrets/secret_key";
+const CHANNELS_PREFIX: &str = "{project}_{lane}";
+
+/// What PostgreSQL takes of a name; it cuts the rest off, and two names could become one.
+const MAX_DATABASE_NAME: usize = 63;
+
+/// The facts of `lane`'s instance: those of the lane from its owner, the rest its own.
+pub fn derive(lane: &Lane<'_>) -> Facts {
+    let instance = lane.instance;
+    let owner = lane.owner();
+    let is_guest = owner.name != instance.name;
+    let home = Lane { instance: owner, ..*lane };
+    let text = |key: &str, own: Option<&String>, formula: &str| home.fill(key, own.map_or(formula, String::as_str));
+    let path = |key: &str, own: Option<&String>, formula: &str| home.path(key, own.map_or(formula, String::as_str));
+    let facts = Facts {
+        framework: instance.framework,
+        lane: owner.name.clone(),
+        host: instance.host,
+        port: instance.port,
+        state: lane.state(),
+        database: database(&home),
+        cache: cache(&home),
+        session_cookie: text("cookies.session", owner.session_cookie.as_ref(), SESSION_COOKIE),
+        csrf_cookie: text("cookies.csrf", owner.csrf_cookie.as_ref(), CSRF_COOKIE),
+        static_root: path("static_root", owner.static_root.as_ref(), STATIC_ROOT),
+        media_root: path("media_root", owner.media_root.as_ref(), MEDIA_ROOT),
+        tmp: path("", None, TEMPORARY),
+        log_dir: path("", None, LOGS),
+        access_log: lane.path("", if is_guest { GUEST_ACCESS_LOG } else { ACCESS_LOG }),
+        secret_file: path("secret.file", owner.secret_file.as_ref(), SECRET_FILE),
+        secret_in_environment: owner.secret_env,
+        channels_url: owner.channels_url.as_ref().map(|url| home.fill("channels.url", url)),
+        channels_prefix: text("channels.prefix", owner.channels_prefix.as_ref(), CHANNELS_PREFIX),
+    };
+    if !is_guest {
+        check(lane, &facts);
+    }
+    facts
+}
+
+fn database(home: &Lane<'_>) -> Database {
+    let own = &home.instance.database;
+    if own.engine == Engine::Sqlite {
+        return Database::Sqlite { path: home.path("database.path", own.path.as_deref().unwrap_or(DATABASE_FILE)) };
+    }
+    let formula = home.fill("database.name", own.name.as_deref().unwrap_or(DATABASE_NAME));
+    let Some(url) = &own.url else {
+        let fault = Fault::new("is missing, and postgres needs to know its server");
+        let hint = "such as \"postgres://user:password@127.0.0.1:5432\"; the database's name is filled in";
+        home.report(home.instance.origin("database"), "database.url", fault.hint(hint));
+        return Database::Postgres { url: String::new(), name: formula, application_name: String::new() };
+    };
+    let url = home.fill("database.url", url);
+    let (url, name) = with_database(home, &url, formula);
+    if name.len() > MAX_DATABASE_NAME {
+        let what = format!("the database's name `{name}` is longer than {MAX_DATABASE_NAME} bytes");
+        home.report(home.instance.origin("database.name"), "database.name", Fault::new(what).hint("shorten it"));
+    }
+    Database::Postgres { url, name, application_name: home.fill("", APPLICATION_NAME) }
+}
+
+/// The URL with a database in it, and that database: the URL's own where it names one.
+fn with_database(home: &Lane<'_>, url: &str, name: String) -> (String, String) {
+    let place = home.instance.origin("database.url");
+    let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
+    let Some(rest) = rest else {
+        let fault = Fault::new("is no URL of a PostgreSQL server").hint("it begins with postgres://");
+        home.report(place, "database.url", fault);
+        return (url.to_owned(), name);
+    };
+    let (address, query) = rest.split_once('?').map_or((rest, None), |(address, query)| (address, Some(query)));
+    let (server, path) = address.split_once('/').unwrap_or((address, ""));
+    let name = match path.trim_end_matches('/') {
+        "" => name,
+        own if home.instance.database.name.is_some() && own != name => {
+            let what = format!("names the database `{own}`, and `database.name` names `{name}`");
+            home.report(place, "database.url", Fault::new(what).hint("keep one of the two"));
+            name
+        }
+        own => own.to_owned(),
+    };
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    (format!("postgres://{server}/{name}{query}"), name)
+}
+
+fn cache(home: &Lane<'_>) -> Cache {
+    let own = &home.instance.cache;
+    let location = own.location.as_deref();
+    let location = match own.backend {
+        CacheBackend::File => home.path("cache.location", location.unwrap_or(CACHE_FOLDER)).display().to_string(),
+        CacheBackend::Database => home.fill("cache.location", location.unwrap_or(CACHE_TABLE)),
+        CacheBackend::Redis | CacheBackend::RedisLocmem | CacheBackend::Locmem | CacheBackend::Dummy => {
+            home.fill("cache.location", location.unwrap_or(CACHE_REGION))
+        }
+    };
+    let is_redis = matches!(own.backend, CacheBackend::Redis | CacheBackend::RedisLocmem);
+    let url = own.url.as_ref().filter(|_| is_redis).map(|url| home.fill("cache.url", url));
+    if let Some(url) = &url
+        && !["redis://", "rediss://", "unix://"].iter().any(|scheme| url.starts_with(scheme))
+    {
+        let fault = Fault::new("is no URL of a Redis server").hint("such as \"redis://127.0.0.1:6379/0\"");
+        home.report(home.instance.origin("cache.url"), "cache.url", fault);
+    }
+    let prefix = home.fill("cache.prefix", own.prefix.as_deref().unwrap_or(CACHE_PREFIX));
+    Cache { backend: own.backend, url, prefix, location, timeout: own.timeout }
+}
+
+/// What a fact must look like, whoever wrote it.
+fn check(lane: &Lane<'_>, facts: &Facts) {
+    let report = |key: &str, fault: Fault| lane.report(lane.instance.origin(key), key, fault);
+    for (key, name) in [("cookies.session", &facts.session_cookie), ("cookies.csrf", &facts.csrf_cookie)] {
+        if !name.bytes().all(is_token) && !name.contains('{') {
+            let fault = Fault::new(format!("`{}` is no name of a cookie", name.escape_debug()));
+            report(key, fault.hint("letters, digits and !#$%&'*+-.^_`|~ make one (RFC 6265)"));
+        }
+    }
+    if facts.session_cookie == facts.csrf_cookie {
+        report("cookies.csrf", Fault::new("is the session cookie's name too").hint("give each its own name"));
+    }
+    for (key, prefix) in [("cache.prefix", &facts.cache.prefix), ("channels.prefix", &facts.channels_prefix)] {
+        if prefix.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            report(
+                key,
+                Fault::new("holds spaces or control characters").hint("letters, digits, `_`, `-`, `.` and `:`"),
+            );
+        } else if prefix.starts_with(':') || prefix.ends_with(':') {
+            report(
+                key,
+                Fault::new("begins or ends with `:`").hint("the `:` before each key is put in by the framework"),
+            );
+        } else if prefix.contains(['*', '?', '[', ']', '\\']) {
+            report(
+                key,
+                Fault::new("holds a character that matches others when keys are searched").hint("not * ? [ ] \\"),
+            );
+        }
+    }
+}

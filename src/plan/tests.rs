@@ -1,0 +1,343 @@
+//! Plans from whole files: the sample's facts, and everything that must be refused.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use super::spec::{CacheBackend, Database, HealthTest};
+use super::{Claim, Foreign, Plan, claims, diff, foreign_collisions, resolve, start_order};
+use crate::config::Source;
+use crate::config::scratch::Scratch;
+
+fn sample(profile: Option<&str>) -> Plan {
+    let source = Source {
+        directory: PathBuf::from(env!("CARGO_MANIFEST_DIR")),
+        profile: profile.map(str::to_owned),
+        environment: BTreeMap::from([("PATH".to_owned(), "/usr/bin".to_owned()), ("OTHER".to_owned(), "x".to_owned())]),
+        ..Source::default()
+    };
+    resolve(&source).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn plan_in(scratch: &Scratch) -> Plan {
+    resolve(&scratch.source()).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn plan(text: &str) -> Plan {
+    plan_in(&Scratch::with(text))
+}
+
+fn problems_in(scratch: &Scratch) -> String {
+    resolve(&scratch.source()).map_or_else(|problems| scratch.shown(&problems.to_string()), |_| "fine".to_owned())
+}
+
+/// The problems of two instances, `a` and `b`, of which these things are said.
+fn clash(a: &str, b: &str) -> String {
+    problems_in(&Scratch::with(&format!("defaults: {{command: [x]}}\ninstances:\n  a: {{{a}}}\n  b: {{{b}}}\n")))
+}
+
+/// Compares with `snapshots/NAME.snap`.
+fn holds(name: &str, text: &str) {
+    insta::with_settings!({omit_expression => true, prepend_module_to_snapshot => false}, {
+        insta::assert_snapshot!(name, text);
+    });
+}
+
+#[test]
+fn the_sample_gives_three_lanes_by_the_formulas() {
+    let plan = sample(None);
+    let mut shown = String::new();
+    for spec in &plan.specs {
+        writeln!(shown, "{}\n  {}\n  in {}", spec.name, spec.command.join(" "), spec.working_dir.display()).unwrap();
+        for command in &spec.pre_start {
+            writeln!(shown, "  first {}", command.join(" ")).unwrap();
+        }
+        for (name, value) in &spec.environment {
+            writeln!(shown, "  {name}={value}").unwrap();
+        }
+    }
+    holds("the_sample_gives_three_lanes_by_the_formulas", &shown.replace(env!("CARGO_MANIFEST_DIR"), "[here]"));
+    assert_eq!(plan.presets.keys().collect::<Vec<_>>(), ["start-chat", "start-dev"]);
+}
+
+#[test]
+fn the_samples_dev_profile_caches_nothing_and_reloads() {
+    for spec in sample(Some("dev")).specs {
+        assert_eq!(spec.facts.cache.backend, CacheBackend::Dummy);
+        assert!(!spec.command.contains(&"--noreload".to_owned()));
+    }
+}
+
+#[test]
+fn two_of_anything_are_one_too_many() {
+    let cases = [
+        ("port: 8000", "port: 8000"),
+        ("port: 8000, host: 0.0.0.0", "port: 8000"),
+        ("port: 8000", "port: 8000, host: \"::\""),
+        ("port: 8000, host: 127.0.0.2", "port: 8000"),
+        ("database: {path: db.sqlite3}", "database: {path: ./x/../db.sqlite3}"),
+        ("database: {path: \"{state_dir}/b/db.sqlite3\"}", ""),
+        ("cookies: {session: sid}", "cookies: {session: sid}"),
+        ("cookies: {session: sid}", "cookies: {csrf: sid}"),
+        ("cookies: {session: sid, csrf: sid}", ""),
+        ("cache: {prefix: p}", "cache: {prefix: p}"),
+        (
+            "cache: {backend: redis, url: \"redis://u:p@localhost\", prefix: p}",
+            "cache: {backend: redis+locmem, url: \"redis://127.0.0.1:6379/0\", prefix: \"p:b\"}",
+        ),
+        (
+            "cache: {backend: redis, url: \"redis://localhost/0\", prefix: p}",
+            "cache: {backend: redis, url: \"redis://localhost/1\", prefix: p}",
+        ),
+        (
+            "cache: {backend: redis, url: \"redis://localhost/0\", prefix: p}",
+            "channels: {url: \"redis://localhost\", prefix: p}",
+        ),
+        ("cache: {backend: file, location: tmp/cache}", "cache: {backend: file, location: tmp/cache/b}"),
+        ("channels: {prefix: p}", "channels: {prefix: p}"),
+        ("static_root: static", "static_root: static/"),
+        ("media_root: files", "static_root: files/static"),
+        ("media_root: .laneway/b/media", ""),
+        ("media_root: .laneway", ""),
+        ("secret: {file: key}", "secret: {file: key}"),
+        (
+            "database: {engine: postgres, url: \"postgres://u:secret@DB/shop\"}",
+            "database: {engine: postgres, url: \"postgresql://v@db:5432\", name: shop}",
+        ),
+        ("port: 8000", "lane: a, port: 8000"),
+        ("", "lane: a"),
+    ];
+    let mut shown = String::new();
+    for (a, b) in cases {
+        let problems = clash(a, b);
+        assert!(!problems.contains("secret@"), "passwords are never shown: {problems}");
+        writeln!(shown, "--- a: {a}\n    b: {b}\n{problems}\n").unwrap();
+    }
+    holds("two_of_anything_are_one_too_many", &shown);
+}
+
+#[test]
+fn names_that_differ_in_dash_and_underscore_only_are_one() {
+    let text = "defaults: {command: [x]}\ninstances: {chat-main: {}, chat_main: {}}\n";
+    holds("names_that_differ_in_dash_and_underscore_only_are_one", &problems_in(&Scratch::with(text)));
+}
+
+#[test]
+fn one_database_under_two_names_is_found() {
+    let text = "defaults: {command: [x]}\ninstances:\n  a: {database: {path: data/db.sqlite3}}\n  b: {database: {path: OTHER}}\n";
+    for (other, kind) in [("link.sqlite3", "symlink"), ("folder/db.sqlite3", "symlink"), ("hard.sqlite3", "hard link")]
+    {
+        let scratch = Scratch::with(&text.replace("OTHER", other));
+        let file = scratch.write("data/db.sqlite3", "");
+        let path = scratch.path();
+        match other {
+            "link.sqlite3" => symlink(&file, path.join(other)).unwrap(),
+            "folder/db.sqlite3" => symlink(path.join("data"), path.join("folder")).unwrap(),
+            _ => std::fs::hard_link(&file, path.join(other)).unwrap(),
+        }
+        let problems = problems_in(&scratch);
+        assert!(problems.contains("instances.yaml:4:24: instances.b.database.path: "), "{kind}: {problems}");
+        assert!(problems.contains("belongs to `a` already (instances.yaml:3:24)"), "{kind}: {problems}");
+        assert_eq!(problems.matches("already").count(), 1, "{kind} is said once: {problems}");
+    }
+}
+
+#[test]
+fn a_folder_that_does_not_exist_yet_is_followed_through_its_symlink() {
+    let scratch =
+        Scratch::with("defaults: {command: [x]}\ninstances: {a: {media_root: real/m}, b: {media_root: link/m}}\n");
+    std::fs::create_dir(scratch.path().join("real")).unwrap();
+    symlink(scratch.path().join("real"), scratch.path().join("link")).unwrap();
+    assert!(problems_in(&scratch).contains("instances.b.media_root"), "{}", problems_in(&scratch));
+}
+
+#[test]
+fn nothing_goes_round_the_check_of_the_facts() {
+    let scratch = Scratch::with(concat!(
+        "instances:\n",
+        "  web:\n",
+        "    command: [x]\n",
+        "    env_file: [web.env, missing.env, {path: absent.env, required: false}]\n",
+        "    inherit_env: [PATH, CHANNELS_URL]\n",
+        "    environment:\n",
+        "      DATABASE_URL: sqlite:///x\n",
+        "      SESSION_COOKIE_NAME: sid\n",
+        "      PORT: 1\n",
+        "      SECRET_KEY: x\n",
+        "      INSTANCE_NAME: x\n",
+        "      LANEWAY_RUN: x\n",
+        "      PYTHONUNBUFFERED: 0\n",
+    ));
+    scratch.write("web.env", "GOOD=1\nCSRF_COOKIE_NAME=x\n");
+    holds("nothing_goes_round_the_check_of_the_facts", &problems_in(&scratch));
+}
+
+#[test]
+fn placeholders_that_mean_nothing_are_refused_where_they_stand() {
+    let scratch = Scratch::with(concat!(
+        "instances:\n",
+        "  web:\n",
+        "    command: [serve, \"{prot}\", \"{hots}:{port}\"]\n",
+        "    environment: {A: \"{unknown}\", B: '{\"json\": {\"stays\": 1}}', C: \"{{port}\"}\n",
+        "    cache: {prefix: \"{lane} x\"}\n",
+        "    cookies: {session: \"a b\"}\n",
+        "    channels: {prefix: \"p:\"}\n",
+    ));
+    holds("placeholders_that_mean_nothing_are_refused_where_they_stand", &problems_in(&scratch));
+}
+
+#[test]
+fn placeholders_are_filled_in_everywhere() {
+    let plan = plan(concat!(
+        "name: shop\nnamespace: blue\n",
+        "instances:\n",
+        "  web:\n",
+        "    host: \"::1\"\n    port: 8000\n    working_dir: \"apps/{instance}\"\n",
+        "    command: [bin/serve, \"{host}:{port}\", \"--host={host}\", \"{lane}\", \"{{x}\"]\n",
+        "    environment: {A: \"{project}-{port}\", J: '{\"a\": 1}'}\n",
+        "    healthcheck: {path: \"/{instance}\", headers: {Host: \"{instance}.test\"}}\n",
+        "    media_root: \"media/{lane}\"\n",
+    ));
+    let spec = plan.specs.first().unwrap();
+    assert_eq!(spec.command.get(1..).unwrap(), ["[::1]:8000", "--host=::1", "blue_web", "{x}"]);
+    assert!(spec.command.first().unwrap().ends_with("/project/apps/web/bin/serve"));
+    assert_eq!(spec.environment.get("A").unwrap(), "shop-8000");
+    assert_eq!(spec.environment.get("J").unwrap(), "{\"a\": 1}");
+    assert!(spec.facts.media_root.ends_with("project/media/blue_web"));
+    assert_eq!(spec.facts.session_cookie, "sessionid_blue_web");
+    assert_eq!(spec.facts.cache.prefix, "shop_blue_web");
+    let Some(HealthTest::Http { path, headers, .. }) = spec.healthcheck.as_ref().map(|h| h.test.clone()) else {
+        panic!("a check by path")
+    };
+    assert_eq!((path.as_str(), headers.get("Host").unwrap().as_str()), ("/web", "web.test"));
+}
+
+#[test]
+fn a_guest_lives_in_its_hosts_lane_with_its_own_port_and_log() {
+    let plan = plan(concat!(
+        "name: shop\ndefaults: {command: [x]}\n",
+        "instances:\n",
+        "  web: {port: 1, cache: {timeout: 9s}, cookies: {session: sid}, media_root: \"m/{instance}\"}\n",
+        "  worker: {lane: web, framework: django}\n",
+    ));
+    let [web, worker] = plan.specs.as_slice() else { panic!("two instances") };
+    assert_eq!(worker.facts.database, web.facts.database);
+    assert_eq!(worker.facts.cache, web.facts.cache);
+    assert_eq!(worker.facts.media_root, web.facts.media_root);
+    assert_eq!(worker.facts.secret_file, web.facts.secret_file);
+    assert_eq!((worker.facts.port, &worker.facts.lane), (None, &web.name));
+    assert_ne!(worker.facts.access_log, web.facts.access_log);
+    assert_eq!(worker.environment.get("INSTANCE_NAME").unwrap(), "worker");
+    assert_eq!(worker.environment.get("SESSION_COOKIE_NAME").unwrap(), "sid");
+}
+
+#[test]
+fn a_postgres_url_gets_its_database() {
+    let database = |settings: &str| {
+        let plan = plan(&format!(
+            "name: shop\ninstances: {{web: {{command: [x], database: {{engine: postgres, {settings}}}}}}}"
+        ));
+        match plan.specs.into_iter().next().unwrap().facts.database {
+            Database::Postgres { url, name, application_name } => (url, name, application_name),
+            Database::Sqlite { .. } => panic!("postgres"),
+        }
+    };
+    let (url, name, application_name) = database("url: \"postgresql://u:p@h:5433?sslmode=require\"");
+    assert_eq!(url, "postgres://u:p@h:5433/shop_erp_web?sslmode=require");
+    assert_eq!((name.as_str(), application_name.as_str()), ("shop_erp_web", "shop_web"));
+    assert_eq!(database("url: \"postgres://h/own\"").0, "postgres://h/own");
+    assert_eq!(database("url: \"postgres://h\", name: \"{project}_x\"").1, "shop_x");
+    let wrong = |settings: &str| clash(&format!("database: {{engine: postgres, {settings}}}"), "");
+    assert!(wrong("name: x").contains("database.url: is missing"));
+    assert!(wrong("url: mysql://h").contains("begins with postgres://"));
+    assert!(wrong("url: \"postgres://h/a\", name: b").contains("keep one of the two"));
+    assert!(wrong(&format!("url: \"postgres://h\", name: {}", "n".repeat(64))).contains("longer than 63 bytes"));
+}
+
+#[test]
+fn circles_are_named_whole_and_the_order_follows_the_dependencies() {
+    let text = concat!(
+        "defaults: {command: [x]}\n",
+        "instances:\n",
+        "  a: {depends_on: [b]}\n",
+        "  b: {depends_on: [c]}\n",
+        "  c: {depends_on: [a, d]}\n",
+        "  d: {depends_on: [d]}\n",
+    );
+    holds("circles_are_named_whole", &problems_in(&Scratch::with(text)));
+    let plan = plan("defaults: {command: [x]}\ninstances: {a: {depends_on: [c]}, b: {}, c: {depends_on: [d]}, d: {}}");
+    let order: Vec<&str> = start_order(&plan).into_iter().map(|id| plan.spec(id).name.as_str()).collect();
+    assert_eq!(order, ["d", "c", "a", "b"]);
+}
+
+#[test]
+fn problems_of_both_rooms_come_together() {
+    let problems = clash("port: 8000, cache: {ttl: 1}", "port: 8000, prot: 1");
+    assert!(
+        problems.contains("cache.ttl") && problems.contains("b.prot") && problems.contains("port 8000"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn two_fleets_on_one_machine_meet_only_in_what_is_the_machines() {
+    let text = "name: shop\ninstances: {web: {command: [x], port: 8000, media_root: /srv/laneway-test/media}}\n";
+    let (mine, other) = (Scratch::with(text), Scratch::with(text));
+    let theirs = claims(&plan_in(&other));
+    let written = serde_json::to_string(&theirs).unwrap();
+    let theirs: Vec<Claim> = serde_json::from_str(&written).unwrap();
+    let foreign = Foreign { folder: PathBuf::from("/home/other/shop"), claims: theirs };
+    let shown: Vec<String> =
+        foreign_collisions(&claims(&plan_in(&mine)), &foreign).iter().map(ToString::to_string).collect();
+    holds("two_fleets_on_one_machine_meet_only_in_what_is_the_machines", &shown.join("\n"));
+
+    let apart = Scratch::with("name: shop\nnamespace: blue\ninstances: {web: {command: [x], port: 8001}}\n");
+    assert_eq!(foreign_collisions(&claims(&plan_in(&apart)), &foreign), []);
+}
+
+#[test]
+fn a_thousand_instances_are_checked_in_one_pass() {
+    let many: String = (0..1000).map(|n| format!("  i{n}: {{port: {}}}\n", 10_000 + n)).collect();
+    let text = format!("defaults: {{command: [x]}}\ninstances:\n{many}");
+    assert_eq!(plan(&text).specs.len(), 1000);
+    let same = format!(
+        "defaults: {{command: [x], port: 8000, cookies: {{session: sid}}, media_root: m}}\ninstances:\n{}",
+        (0..1000).map(|n| format!("  i{n}: {{}}\n")).collect::<String>()
+    );
+    let problems = resolve(&Scratch::with(&same).source()).unwrap_err();
+    assert_eq!(problems.len(), 3, "{problems}");
+}
+
+#[test]
+fn a_difference_names_the_parts_and_never_the_values() {
+    let before = plan(concat!(
+        "name: shop\ndefaults: {command: [x]}\n",
+        "instances:\n",
+        "  gone: {}\n",
+        "  same: {depends_on: [web]}\n",
+        "  web: {port: 1, environment: {TOKEN: hunter2, KEPT: 1}}\n",
+    ));
+    assert_eq!(diff(&before, &before), []);
+    let mut after = plan(concat!(
+        "name: shop\ndefaults: {command: [x]}\nrestart_brake: off\n",
+        "instances:\n",
+        "  web: {port: 2, environment: {TOKEN: hunter3, KEPT: 1, MORE: 1}, stop_grace_period: 1s, healthcheck: {interval: 1s}}\n",
+        "  same: {depends_on: [web]}\n",
+        "  new: {}\n",
+    ));
+    // The two files lie in two folders; as one file they would not.
+    let there = after.state_dir.parent().unwrap().display().to_string();
+    let here = before.state_dir.parent().unwrap().display().to_string();
+    after = serde_json::from_str(&serde_json::to_string(&after).unwrap().replace(&there, &here)).unwrap();
+    let shown: Vec<String> = diff(&before, &after).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        shown,
+        [
+            "restart_brake differs",
+            "web differs in environment.MORE, environment.TOKEN, facts.port, healthcheck.interval, stop_grace_period",
+            "new is new",
+            "gone is gone",
+        ]
+    );
+}
