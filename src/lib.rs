@@ -14,3 +14,7 @@ pub mod machine;
 pub mod view;
 
 pub mod runtime;
+
+pub mod control;
+
+pub mod daemon;

@@ -429,7 +429,7 @@ impl Instance {
                 *later = then;
             }
             State::Stopped | State::Waiting(_) | State::Backoff { .. } | State::Failed { .. } | State::Completed => {
-                self.go_on(cx, then)
+                self.go_on(cx, then);
             }
         }
     }

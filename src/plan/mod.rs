@@ -12,6 +12,7 @@ mod lane;
 mod order;
 mod paths;
 pub mod placeholder;
+mod select;
 pub mod spec;
 
 #[cfg(test)]
@@ -21,4 +22,5 @@ pub use build::{build, resolve};
 pub use claims::{Claim, Collision, Foreign, Kind, claims, foreign_collisions};
 pub use diff::{Change, diff};
 pub use order::start_order;
+pub use select::{Unknown, select};
 pub use spec::Plan;

@@ -11,6 +11,7 @@ pub mod link;
 pub mod look;
 pub mod probe;
 pub mod processes;
+pub mod registry;
 pub mod sockets;
 pub mod spawn;
 pub mod tree;

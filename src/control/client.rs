@@ -1,0 +1,202 @@
+//! The client: blocking, one connection per request. It speaks HTTP/1.0, so that an answer ends where the connection
+//! does and there are no chunks to put together.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::protocol::Problem;
+use crate::runtime::home::Home;
+use crate::view::snapshot::{FleetStatus, InstanceStatus};
+
+/// How long a supervisor may take to answer a question that needs no waiting.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks the supervisor of one fleet.
+#[derive(Clone, Debug)]
+pub struct Client {
+    home: Home,
+}
+
+/// Why there is no good answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("no supervisor answers at {socket}: {error}", socket = home.socket().display())]
+    NoSupervisor {
+        /// Where.
+        home: Home,
+        /// The system's word.
+        error: io::Error,
+    },
+    /// It was there, and broke off.
+    #[error("the supervisor broke off: {0}")]
+    Broken(#[from] io::Error),
+    /// It says no.
+    #[error("{}", .1.error)]
+    Refused(u16, Problem),
+    /// What it says is not understood: another version?
+    #[error("the supervisor's answer is not understood (another version of laneway?): {0}")]
+    Strange(String),
+}
+
+impl Client {
+    /// Of the fleet at `home`.
+    #[must_use]
+    pub fn new(home: Home) -> Self {
+        Self { home }
+    }
+
+    /// Asks for the status.
+    ///
+    /// # Errors
+    /// See `ClientError`.
+    pub fn status(&self) -> Result<FleetStatus, ClientError> {
+        self.get("/v1/status")
+    }
+
+    /// Asks for one instance, by its name.
+    ///
+    /// # Errors
+    /// See `ClientError`.
+    pub fn instance(&self, name: &str) -> Result<InstanceStatus, ClientError> {
+        let escaped: String = name.bytes().map(|byte| escape(byte)).collect();
+        self.get(&format!("/v1/instances/{escaped}"))
+    }
+
+    /// Wishes something; answered after its effect, however long that takes.
+    ///
+    /// # Errors
+    /// See `ClientError`.
+    pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| ClientError::Strange(error.to_string()))?;
+        read_json(self.send("POST", path, &body, None)?)
+    }
+
+    /// The status and every change after it, until the supervisor ends.
+    ///
+    /// # Errors
+    /// See `ClientError`.
+    pub fn events(&self) -> Result<Events, ClientError> {
+        let mut answer = self.send("GET", "/v1/events", b"", None)?;
+        match read_head(&mut answer)? {
+            200 => Ok(Events { answer }),
+            status => Err(refusal(status, answer)),
+        }
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        read_json(self.send("GET", path, b"", Some(PATIENCE))?)
+    }
+
+    fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: &[u8],
+        patience: Option<Duration>,
+    ) -> Result<BufReader<UnixStream>, ClientError> {
+        let no_supervisor = |error| ClientError::NoSupervisor { home: self.home.clone(), error };
+        let mut stream = self.home.connect().map_err(no_supervisor)?;
+        stream.set_read_timeout(patience)?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let head = format!(
+            "{method} {path} HTTP/1.0\r\nHost: laneway\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(&[head.as_bytes(), body].concat())?;
+        Ok(BufReader::new(stream))
+    }
+}
+
+/// Letters, digits and `_-*?.` as they are.
+fn escape(byte: u8) -> String {
+    if byte.is_ascii_alphanumeric() || b"_-*.".contains(&byte) {
+        char::from(byte).to_string()
+    } else {
+        format!("%{byte:02X}")
+    }
+}
+
+fn read_json<T: DeserializeOwned>(mut answer: BufReader<UnixStream>) -> Result<T, ClientError> {
+    match read_head(&mut answer)? {
+        200 => {
+            let mut body = Vec::new();
+            answer.read_to_end(&mut body)?;
+            serde_json::from_slice(&body).map_err(|error| ClientError::Strange(error.to_string()))
+        }
+        status => Err(refusal(status, answer)),
+    }
+}
+
+fn refusal(status: u16, mut answer: BufReader<UnixStream>) -> ClientError {
+    let mut body = Vec::new();
+    match answer.read_to_end(&mut body) {
+        Ok(_) => match serde_json::from_slice(&body) {
+            Ok(problem) => ClientError::Refused(status, problem),
+            Err(_) => ClientError::Strange(String::from_utf8_lossy(&body).into_owned()),
+        },
+        Err(error) => ClientError::Broken(error),
+    }
+}
+
+/// Reads to the end of the headers, of which none matters here; returns the status.
+fn read_head(answer: &mut impl BufRead) -> Result<u16, ClientError> {
+    let mut line = String::new();
+    answer.read_line(&mut line)?;
+    if line.is_empty() {
+        return Err(ClientError::Broken(io::ErrorKind::UnexpectedEof.into()));
+    }
+    let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.ok_or_else(|| ClientError::Strange(line.trim().to_owned()))?;
+    while line.trim_end() != "" {
+        line.clear();
+        answer.read_line(&mut line)?;
+    }
+    Ok(status)
+}
+
+/// Changes as they come (`text/event-stream`).
+#[derive(Debug)]
+pub struct Events {
+    answer: BufReader<UnixStream>,
+}
+
+/// What is watched.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Everything, at the beginning.
+    Status(FleetStatus),
+    /// One instance whose phase or health changed.
+    Instance(Box<InstanceStatus>),
+}
+
+impl Iterator for Events {
+    type Item = Change;
+
+    /// Ends with the supervisor.
+    fn next(&mut self) -> Option<Change> {
+        let (mut event, mut data) = (String::new(), String::new());
+        loop {
+            let mut line = String::new();
+            if self.answer.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            let line = line.trim_end();
+            if let Some(text) = line.strip_prefix("event:") {
+                text.trim().clone_into(&mut event);
+            } else if let Some(text) = line.strip_prefix("data:") {
+                data.push_str(text.trim_start());
+            } else if line.is_empty() && !data.is_empty() {
+                match event.as_str() {
+                    "status" => return serde_json::from_str(&data).ok().map(Change::Status),
+                    "instance" => return serde_json::from_str(&data).ok().map(Change::Instance),
+                    _ => data.clear(),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What goes over the socket besides the snapshots of `view`. Unknown fields are refused: a typo is no wish.
+
+use serde::{Deserialize, Serialize};
+
+/// Body of `POST /v1/start` and `/v1/restart`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StartRequest {
+    /// Names, globs, presets; none = all.
+    pub instances: Vec<String>,
+    /// When it is answered.
+    pub wait: WaitFor,
+    /// How long, for `healthy`.
+    pub timeout_seconds: Option<f64>,
+}
+
+/// When a start is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WaitFor {
+    /// Once the servers exist.
+    #[default]
+    Started,
+    /// Once they are healthy, or run where there is no check.
+    Healthy,
+}
+
+/// Body of `POST /v1/stop`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StopRequest {
+    /// Names, globs, presets; none = all.
+    pub instances: Vec<String>,
+}
+
+/// Body of `POST /v1/down`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DownRequest {
+    /// Without grace.
+    pub now: bool,
+}
+
+/// Why a request was not understood or cannot be answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What is wrong.
+    pub error: String,
+    /// What to do.
+    pub hint: Option<String>,
+}

@@ -1,0 +1,135 @@
+//! Starting a pair: what a client hands to the keeper, and how it hears that the supervisor is ready.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc::{O_CLOEXEC, O_DIRECTORY};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{dup2_raw, pipe2, setsid};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Source;
+use crate::keeper::{LAUNCH_FD, LOCK_FD, READY_FD, RUN_DIR_FD};
+use crate::runtime::home::Home;
+use crate::runtime::spawn::MARKER;
+
+/// What a supervisor is to run. The environment comes by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// `-f`, absolute; the first is the base.
+    pub files: Vec<PathBuf>,
+    /// Where the client stood.
+    pub directory: PathBuf,
+    /// `--profile`.
+    pub profile: Option<String>,
+    /// `--set`.
+    pub set: Vec<String>,
+    /// The client's soft limit of open files: servers get it back.
+    pub descriptors: u64,
+    /// The client's file mode mask: servers get it back.
+    pub umask: u32,
+}
+
+/// Why a supervisor did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// It said so itself.
+    #[error("{0}")]
+    Refused(String),
+    /// It ended without a word.
+    #[error("the supervisor ended before it was ready\n  hint: see {}", .0.display())]
+    Silent(PathBuf),
+    /// It could not even be started.
+    #[error("cannot start the keeper: {0}")]
+    System(#[from] io::Error),
+}
+
+impl Launch {
+    /// From what a client was asked for, and what it was started with.
+    #[must_use]
+    pub fn new(source: &Source) -> Self {
+        let mask = umask(Mode::empty());
+        umask(mask);
+        Self {
+            files: source.files.clone(),
+            directory: source.directory.clone(),
+            profile: source.profile.clone(),
+            set: source.set.clone(),
+            descriptors: getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft),
+            umask: mask.bits(),
+        }
+    }
+
+    /// As the source of settings, with the environment of this process.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        Source {
+            files: self.files.clone(),
+            directory: self.directory.clone(),
+            profile: self.profile.clone(),
+            set: self.set.clone(),
+            environment: std::env::vars().collect(),
+        }
+    }
+}
+
+/// Starts keeper and supervisor, which take over `lock`, and waits until the supervisor answers.
+///
+/// # Errors
+/// What the supervisor says, or why there is none.
+pub fn start(home: &Home, lock: OwnedFd, launch: &Launch) -> Result<(), LaunchError> {
+    let text = memfd_create(CString::default().as_c_str(), MFdFlags::MFD_CLOEXEC).map_err(io::Error::from)?;
+    let mut text = File::from(text);
+    text.write_all(&serde_json::to_vec(launch).map_err(io::Error::from)?)?;
+    let (ready, theirs) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)?;
+    let run_dir: OwnedFd =
+        File::options().read(true).custom_flags(O_DIRECTORY | O_CLOEXEC).open(home.directory())?.into();
+    let passed = [
+        (clear_of_others(&lock)?, LOCK_FD),
+        (clear_of_others(&text)?, LAUNCH_FD),
+        (clear_of_others(&theirs)?, READY_FD),
+        (clear_of_others(&run_dir)?, RUN_DIR_FD),
+    ];
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("laneway").arg("keeper").current_dir("/").env_remove(MARKER).env_remove("LANEWAY_INSTANCE");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // SAFETY: only async-signal-safe calls; the duplicates are meant to stay open in the new program.
+    unsafe {
+        command.pre_exec(move || {
+            setsid()?;
+            for (descriptor, number) in &passed {
+                std::mem::forget(dup2_raw(descriptor, *number)?);
+            }
+            Ok(())
+        });
+    }
+    command.spawn()?;
+    // The closure holds duplicates of the lock and of the pipe's end.
+    drop((command, lock, theirs));
+    let mut said = String::new();
+    File::from(ready).read_to_string(&mut said)?;
+    match said.strip_prefix(READY) {
+        Some(_) => Ok(()),
+        None if said.trim().is_empty() => Err(LaunchError::Silent(home.log())),
+        None => Err(LaunchError::Refused(said.trim_end().to_owned())),
+    }
+}
+
+/// What a supervisor says when it is.
+pub(super) const READY: &str = "ready\n";
+
+/// A duplicate beyond the numbers that will be given out.
+fn clear_of_others(descriptor: impl AsFd) -> io::Result<OwnedFd> {
+    let number: RawFd = fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(16))?;
+    // SAFETY: the kernel has just made it, for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

@@ -1,0 +1,7 @@
+//! The composition root: settings to plan to fleet, driver, doors. And how a pair of keeper and supervisor is started.
+
+mod launch;
+mod supervisor;
+
+pub use launch::{Launch, LaunchError, start};
+pub use supervisor::run as run_supervisor;

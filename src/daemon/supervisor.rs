@@ -1,0 +1,214 @@
+//! The supervisor's main: everything is put together here, and taken apart in the end.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::getppid;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::UnixListener;
+use tracing::{info, warn};
+
+use super::launch::{Launch, READY};
+use crate::control;
+use crate::keeper::{LAUNCH_FD, LINK_FD, LOCK_FD, READY_FD, RUN_DIR_FD};
+use crate::plan::{self, Plan};
+use crate::runtime::cgroup::Cgroups;
+use crate::runtime::clock::{Clock, wall_clock};
+use crate::runtime::driver::{Driver, Tools};
+use crate::runtime::home::Home;
+use crate::runtime::link::KeeperLink;
+use crate::runtime::probe::Prober;
+use crate::runtime::registry::Registry;
+use crate::runtime::spawn::{Original, Spawner};
+use crate::runtime::tree;
+
+/// Ended as planned.
+const DONE: i32 = 0;
+/// Failed in a way that a new supervisor may mend.
+const FAILED: i32 = 1;
+/// Cannot do its work: the keeper does not start a new one.
+const REFUSED: i32 = 2;
+/// Descriptors that laneway needs for each instance, in the process that needs more of them, and for itself.
+const DESCRIPTORS: (u64, u64) = (6, 128);
+
+/// Runs as the supervisor, with the descriptors open that the keeper leaves. Returns the exit code.
+#[must_use]
+pub fn run() -> i32 {
+    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).with_target(false).init();
+    let _kept = [LOCK_FD, RUN_DIR_FD].map(take);
+    // A second supervisor of the same keeper finds it closed: its client was answered long ago.
+    let is_first = fcntl(borrow(READY_FD), FcntlArg::F_GETFD).is_ok();
+    let mut ready = is_first.then(|| File::from(take(READY_FD)));
+    match set_up(is_first) {
+        Ok(supervisor) => supervisor.serve(ready),
+        Err(error) => {
+            warn!("the supervisor cannot start: {error}");
+            if let Some(ready) = &mut ready {
+                let _ = writeln!(ready, "{error}");
+            }
+            REFUSED
+        }
+    }
+}
+
+struct Supervisor {
+    plan: Arc<Plan>,
+    home: Home,
+    fleet: String,
+    link: OwnedFd,
+    original: Original,
+}
+
+fn set_up(is_first: bool) -> Result<Supervisor, String> {
+    nix::sys::prctl::set_child_subreaper(true).map_err(|error| format!("cannot become a subreaper: {error}"))?;
+    let link = take(LINK_FD);
+    let launch = read_launch().map_err(|error| format!("the launch cannot be read: {error}"))?;
+    let resolved = plan::resolve(&launch.source()).map_err(|problems| problems.to_string());
+    // A file that was broken meanwhile never disturbs what runs.
+    let plan = match remembered().filter(|_| !is_first) {
+        Some(plan) => plan,
+        None => resolved?,
+    };
+    let home = Home::of(&plan.state_dir);
+    let fleet = home.fleet_id().map_err(|error| format!("{}: {error}", home.directory().display()))?;
+    if let Some(registry) = Registry::of_user() {
+        let collisions = registry.collisions(&plan);
+        if !collisions.is_empty() {
+            return Err(collisions.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+        }
+    }
+    let (needed, limit) = descriptors(&plan);
+    if needed > limit {
+        return Err(format!(
+            "{} instances need about {needed} open files, the limit is {limit}\n  hint: ulimit -n {needed}",
+            plan.specs.len()
+        ));
+    }
+    let original = Original { descriptors: launch.descriptors, umask: launch.umask };
+    Ok(Supervisor { plan: Arc::new(plan), home, fleet, link, original })
+}
+
+fn descriptors(plan: &Plan) -> (u64, u64) {
+    let needed = (plan.specs.len() as u64).saturating_mul(DESCRIPTORS.0).saturating_add(DESCRIPTORS.1);
+    (needed, getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard))
+}
+
+impl Supervisor {
+    fn serve(self, ready: Option<File>) -> i32 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        match runtime.map_err(|error| error.to_string()).and_then(|runtime| runtime.block_on(self.run(ready))) {
+            Ok(()) => DONE,
+            Err(error) => {
+                warn!("the supervisor fails: {error}");
+                FAILED
+            }
+        }
+    }
+
+    async fn run(self, ready: Option<File>) -> Result<(), String> {
+        let Self { plan, home, fleet, link, original } = self;
+        let say = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
+        let cgroups =
+            if std::env::var_os(NO_CGROUPS).is_some() { None } else { Cgroups::find(&format!("laneway-{fleet}")) };
+        clear_leftovers(&fleet, cgroups.as_ref());
+        let clock = Clock::start();
+        let tools = Tools {
+            spawner: Spawner::start(fleet, cgroups.clone(), original).map_err(|e| say("no thread", &e))?,
+            keeper: KeeperLink::new(link),
+            prober: Prober::new(clock).map_err(|e| say("the HTTP client", &e))?,
+        };
+        let keeper_pid = getppid();
+        let seed = u64::from(std::process::id()) ^ u64::from(wall_clock().subsec_nanos()) << 32;
+        let number = u32::try_from(keeper_pid.as_raw()).unwrap_or(0);
+        let (driver, handle) = Driver::new(Arc::clone(&plan), clock, home.clone(), tools, number, seed);
+        let listener = home.listen().map_err(|e| say("the control socket", &e))?;
+        listener.set_nonblocking(true).map_err(|e| say("the control socket", &e))?;
+        let listener = UnixListener::from_std(listener).map_err(|e| say("the control socket", &e))?;
+        home.write_plan(&plan).map_err(|e| say("plan.json", &e))?;
+        let registry = Registry::of_user();
+        if let Some(Err(error)) = registry.as_ref().map(|registry| registry.enter(&plan)) {
+            warn!("this fleet cannot be registered, others will not be checked against it: {error}");
+        }
+        let (ended, end) = tokio::sync::oneshot::channel::<()>();
+        let door = tokio::spawn(control::serve(listener, handle, Arc::clone(&plan), async {
+            let _ = end.await;
+        }));
+        info!("supervisor of {} with {} instances, keeper {keeper_pid}", plan.project, plan.specs.len());
+        if let Some(mut ready) = ready {
+            let _ = ready.write_all(READY.as_bytes());
+        }
+        let run = driver.run(death_of(keeper_pid)).await;
+        // Whoever waits for an answer gets it before the socket goes.
+        drop(ended);
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), door).await;
+        home.clear();
+        if let Some(registry) = registry {
+            registry.leave(&plan);
+        }
+        if let Some(cgroups) = cgroups {
+            cgroups.remove();
+        }
+        info!("everything is down");
+        run.map_err(|e| say("signals", &e))
+    }
+}
+
+/// Set by tests to follow the way that machines without a writable cgroup v2 go.
+const NO_CGROUPS: &str = "LANEWAY_TEST_NO_CGROUPS";
+
+/// Ends what a dead pair left behind: nothing runs twice.
+fn clear_leftovers(fleet: &str, cgroups: Option<&Cgroups>) {
+    let left = cgroups.map_or(0, Cgroups::clear);
+    if left > 0 {
+        warn!("ended the processes of {left} runs that an earlier supervisor left");
+    }
+    for survivor in tree::kill_leftovers(fleet) {
+        warn!("ended pid {} ({}), which an earlier supervisor left", survivor.pid, survivor.command);
+    }
+}
+
+/// Resolves when the process ends.
+async fn death_of(pid: nix::unistd::Pid) {
+    let Some(pid) = Pid::from_raw(pid.as_raw()) else { return };
+    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+    // SAFETY: an owned descriptor stays open, and the same, as long as the registration owns it.
+    let registered = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+    match registered {
+        Ok(pidfd) => {
+            let _ = pidfd.readable().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// The plan that the supervisor before this one ran, in the directory whose descriptor the keeper left.
+fn remembered() -> Option<Plan> {
+    let path = std::fs::read_link(format!("/proc/self/fd/{RUN_DIR_FD}")).ok()?;
+    Home::of(path.parent()?).running_plan()
+}
+
+fn read_launch() -> io::Result<Launch> {
+    let mut file = File::from(take(LAUNCH_FD));
+    file.rewind()?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// Owns a descriptor that the keeper left, and keeps it from every process that is made from now on.
+fn take(number: RawFd) -> OwnedFd {
+    let _ = fcntl(borrow(number), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+    // SAFETY: the keeper leaves it open for this process, and each is taken once.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+fn borrow(number: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: used for one system call, which may fail if nothing is open there.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}

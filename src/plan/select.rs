@@ -1,0 +1,91 @@
+//! Which instances people mean: names, globs and presets. Used by every door.
+
+use std::collections::BTreeSet;
+
+use super::spec::Plan;
+use crate::config::nearest_name;
+use crate::model::InstanceId;
+
+/// A word that names nothing in the plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no instance or preset is called `{word}`")]
+pub struct Unknown {
+    /// The word.
+    pub word: String,
+    /// What to try.
+    pub hint: String,
+}
+
+/// The instances that `words` mean, in the order of the file; no words mean all.
+///
+/// # Errors
+/// The first word that means nothing.
+pub fn select(plan: &Plan, words: &[String]) -> Result<Vec<InstanceId>, Unknown> {
+    if words.is_empty() {
+        return Ok(plan.ids().collect());
+    }
+    let mut chosen = BTreeSet::new();
+    for word in words {
+        let before = chosen.len();
+        chosen.extend(plan.ids().filter(|id| matches(word, plan.spec(*id).name.as_str())));
+        if let Some(preset) = plan.presets.get(word) {
+            chosen.extend(preset.instances.iter().filter_map(|name| plan.find(name.as_str())));
+        }
+        let is_known = chosen.len() > before
+            || plan.presets.contains_key(word)
+            || plan.specs.iter().any(|spec| matches(word, spec.name.as_str()));
+        if !is_known {
+            return Err(unknown(plan, word));
+        }
+    }
+    Ok(chosen.into_iter().collect())
+}
+
+fn unknown(plan: &Plan, word: &str) -> Unknown {
+    let names: Vec<&str> =
+        plan.specs.iter().map(|spec| spec.name.as_str()).chain(plan.presets.keys().map(String::as_str)).collect();
+    let hint = match nearest_name(word, names.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if names.len() <= 12 => format!("there are: {}", names.join(", ")),
+        None => "laneway status lists them all".to_owned(),
+    };
+    Unknown { word: word.to_owned(), hint }
+}
+
+/// `*` is any text, `?` any character.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut letters = pattern.chars();
+    match letters.next() {
+        None => name.is_empty(),
+        Some('*') => {
+            let rest = letters.as_str();
+            (0..=name.len()).filter_map(|at| name.get(at..)).any(|tail| matches(rest, tail))
+        }
+        Some(letter) => {
+            let mut others = name.chars();
+            others.next().is_some_and(|other| letter == '?' || letter == other)
+                && matches(letters.as_str(), others.as_str())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_match_as_in_a_shell() {
+        let table = [
+            ("chat_*", "chat_main", true),
+            ("*main", "chat_main", true),
+            ("c*_m?in", "chat_main", true),
+            ("chat", "chat_main", false),
+            ("?", "", false),
+            ("*", "", true),
+            ("", "a", false),
+        ];
+        for (pattern, name, expected) in table {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+}

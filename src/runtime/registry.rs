@@ -1,0 +1,123 @@
+//! The fleets of this user that run on this machine, in `$XDG_STATE_HOME/laneway/`: to find a fleet without reading its
+//! file, and to check new claims against it. An entry whose fleet is gone is removed by whoever meets it.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::home::Home;
+use crate::plan::{self, Collision, Foreign, Plan};
+
+/// Where the entries are.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    directory: PathBuf,
+}
+
+/// A fleet that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    file: PathBuf,
+    state_dir: PathBuf,
+}
+
+impl Registry {
+    /// Of this user; `None` where there is neither `XDG_STATE_HOME` nor `HOME`.
+    #[must_use]
+    pub fn of_user() -> Option<Self> {
+        let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let state = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")))?;
+        Some(Self { directory: state.join("laneway") })
+    }
+
+    /// Registers the fleet of `plan`.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn enter(&self, plan: &Plan) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        let entry = Entry { file: plan.file.clone(), state_dir: plan.state_dir.clone() };
+        let claims = Foreign { folder: folder(&plan.file), claims: plan::claims(plan) };
+        self.write(&self.claims_of(&entry), &serde_json::to_vec(&claims)?)?;
+        self.write(&self.path_of(&entry), &serde_json::to_vec(&entry)?)
+    }
+
+    /// Takes the fleet of `plan` out.
+    pub fn leave(&self, plan: &Plan) {
+        self.remove(&Entry { file: plan.file.clone(), state_dir: plan.state_dir.clone() });
+    }
+
+    /// The state directory of the fleet that runs from `file`, if one does.
+    #[must_use]
+    pub fn state_dir_of(&self, file: &Path) -> Option<PathBuf> {
+        let prefix = format!("{:016x}-", hash(file));
+        self.entries(&prefix).into_iter().find(|entry| entry.file == file).map(|entry| entry.state_dir)
+    }
+
+    /// Where `plan` claims what another running fleet has.
+    #[must_use]
+    pub fn collisions(&self, plan: &Plan) -> Vec<Collision> {
+        let others: Vec<_> = self.entries("").into_iter().filter(|entry| entry.state_dir != plan.state_dir).collect();
+        if others.is_empty() {
+            return Vec::new();
+        }
+        let mine = plan::claims(plan);
+        let foreign = others
+            .iter()
+            .filter_map(|entry| serde_json::from_slice::<Foreign>(&fs::read(self.claims_of(entry)).ok()?).ok());
+        foreign.flat_map(|other| plan::foreign_collisions(&mine, &other)).collect()
+    }
+
+    /// The fleets that run whose entry begins with `prefix`.
+    fn entries(&self, prefix: &str) -> Vec<Entry> {
+        let Ok(files) = fs::read_dir(&self.directory) else { return Vec::new() };
+        let names = files.flatten().filter_map(|file| file.file_name().into_string().ok());
+        let names = names.filter(|name| name.starts_with(prefix) && name.ends_with(".fleet"));
+        let entries =
+            names.filter_map(|name| serde_json::from_slice::<Entry>(&fs::read(self.directory.join(name)).ok()?).ok());
+        entries
+            .filter(|entry| {
+                let lives = Home::of(&entry.state_dir).is_locked();
+                if !lives {
+                    self.remove(entry);
+                }
+                lives
+            })
+            .collect()
+    }
+
+    fn remove(&self, entry: &Entry) {
+        let _ = fs::remove_file(self.path_of(entry));
+        let _ = fs::remove_file(self.claims_of(entry));
+    }
+
+    fn path_of(&self, entry: &Entry) -> PathBuf {
+        self.directory.join(format!("{:016x}-{:016x}.fleet", hash(&entry.file), hash(&entry.state_dir)))
+    }
+
+    fn claims_of(&self, entry: &Entry) -> PathBuf {
+        self.path_of(entry).with_extension("claims")
+    }
+
+    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let beside = self.directory.join(format!(".new-{}", std::process::id()));
+        let _ = fs::remove_file(&beside);
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?.write_all(content)?;
+        fs::rename(beside, path)
+    }
+}
+
+fn folder(file: &Path) -> PathBuf {
+    file.parent().unwrap_or(Path::new("/")).to_owned()
+}
+
+/// FNV-1a, 64 bits: names an entry, so that it is found without a search. Equal hashes are told apart by the content.
+fn hash(path: &Path) -> u64 {
+    path.as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
