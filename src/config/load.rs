@@ -19,6 +19,9 @@ use super::problem::{Collector, Fault, Place, Problems};
 use super::reader::{join, printable};
 use super::settings::Settings;
 
+/// Faults that are reported of one text; finding the position of each reads it from its beginning.
+const MAX_PER_TEXT: usize = 20;
+
 /// What the settings are made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Source {
@@ -144,7 +147,7 @@ fn dotenv_of(root: &Path, source: &Source, collector: &mut Collector) -> BTreeMa
     let (assignments, bad) = dotenv::parse(&text, &|name| source.environment.get(name).cloned());
     let file = collector.sources.add(shown, text);
     let start = Place { file, line: 1, column: 1, start: 0, end: 0 };
-    for bad in bad {
+    for bad in bad.into_iter().take(MAX_PER_TEXT) {
         collector.report(collector.sources.within(start, bad.at, 1), "", bad.fault);
     }
     assignments.into_iter().filter_map(|a| Some((a.key, a.value?))).collect()
@@ -224,7 +227,7 @@ fn fill_in(node: &mut Node, path: &str, lookup: &dyn Fn(&str) -> Option<String>,
         Value::Scalar(scalar) if scalar.text.contains('$') => {
             let (text, bad) = interpolate(&scalar.text, &Variables { lookup, escape_braces: true });
             let style = if bad.is_empty() { Style::Filled } else { Style::Broken };
-            for bad in bad {
+            for bad in bad.into_iter().take(MAX_PER_TEXT) {
                 let place = in_source(place, &scalar.text, bad.at, bad.length, collector);
                 collector.report(place, path, bad.fault);
             }

@@ -22,8 +22,6 @@ mod value;
 mod verbs;
 
 #[cfg(test)]
-mod disk_tests;
-#[cfg(test)]
 pub(crate) mod scratch;
 #[cfg(test)]
 mod tests;

@@ -58,7 +58,12 @@ fn spec(lane: &Lane<'_>, ids: &HashMap<&str, u32>, caller: &BTreeMap<String, Str
     let facts = facts::derive(lane);
     let working_dir = lane.path("working_dir", instance.working_dir.as_deref().unwrap_or("."));
     let environment = environment_of(lane, environment::of_facts(name.as_str(), &facts), caller);
-    let pre_start = instance.pre_start.iter().map(|words| command(lane, "pre_start", words, &working_dir)).collect();
+    let pre_start = instance
+        .pre_start
+        .iter()
+        .enumerate()
+        .map(|(index, words)| command(lane, &format!("pre_start[{index}]"), words, &working_dir))
+        .collect();
     let depends_on = instance.depends_on.iter().filter_map(|dependency| {
         let on = InstanceId(*ids.get(dependency.on.as_str())?);
         Some(Dependency { on, condition: dependency.condition })
@@ -82,7 +87,8 @@ fn spec(lane: &Lane<'_>, ids: &HashMap<&str, u32>, caller: &BTreeMap<String, Str
 
 /// A program with a slash is made absolute, so that a missing one is named in full; one without is looked for in PATH.
 fn command(lane: &Lane<'_>, key: &str, words: &[String], working_dir: &Path) -> Vec<String> {
-    let mut words: Vec<String> = words.iter().map(|word| lane.fill(key, word)).collect();
+    let mut words: Vec<String> =
+        words.iter().enumerate().map(|(index, word)| lane.fill(&format!("{key}[{index}]"), word)).collect();
     if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
         *program = tidy(&working_dir.join(&*program)).display().to_string();
     }

@@ -37,6 +37,11 @@ fn clash(a: &str, b: &str) -> String {
     problems_in(&Scratch::with(&format!("defaults: {{command: [x]}}\ninstances:\n  a: {{{a}}}\n  b: {{{b}}}\n")))
 }
 
+/// Many lines as one text.
+fn lines(lines: impl Iterator<Item = String>) -> String {
+    lines.collect::<Vec<_>>().concat()
+}
+
 /// Compares with `snapshots/NAME.snap`.
 fn holds(name: &str, text: &str) {
     insta::with_settings!({omit_expression => true, prepend_module_to_snapshot => false}, {
@@ -298,12 +303,12 @@ fn two_fleets_on_one_machine_meet_only_in_what_is_the_machines() {
 
 #[test]
 fn a_thousand_instances_are_checked_in_one_pass() {
-    let many: String = (0..1000).map(|n| format!("  i{n}: {{port: {}}}\n", 10_000 + n)).collect();
+    let many = lines((0..1000).map(|n| format!("  i{n}: {{port: {}}}\n", 10_000 + n)));
     let text = format!("defaults: {{command: [x]}}\ninstances:\n{many}");
     assert_eq!(plan(&text).specs.len(), 1000);
     let same = format!(
         "defaults: {{command: [x], port: 8000, cookies: {{session: sid}}, media_root: m}}\ninstances:\n{}",
-        (0..1000).map(|n| format!("  i{n}: {{}}\n")).collect::<String>()
+        lines((0..1000).map(|n| format!("  i{n}: {{}}\n")))
     );
     let problems = resolve(&Scratch::with(&same).source()).unwrap_err();
     assert_eq!(problems.len(), 3, "{problems}");
