@@ -233,6 +233,8 @@ fn a_guest_lives_in_its_hosts_lane_with_its_own_port_and_log() {
     assert_eq!(worker.facts.secret_file, web.facts.secret_file);
     assert_eq!((worker.facts.port, &worker.facts.lane), (None, &web.name));
     assert_ne!(worker.facts.access_log, web.facts.access_log);
+    assert_ne!(worker.log_file(), web.log_file());
+    assert!(worker.log_file().ends_with(".laneway/web/log/worker.log"));
     assert_eq!(worker.environment.get("INSTANCE_NAME").unwrap(), "worker");
     assert_eq!(worker.environment.get("SESSION_COOKIE_NAME").unwrap(), "sid");
 }
@@ -345,4 +347,16 @@ fn a_difference_names_the_parts_and_never_the_values() {
             "gone is gone",
         ]
     );
+}
+
+#[test]
+fn gunicorns_of_one_home_do_not_meet_in_their_control_socket() {
+    let plan = plan(concat!(
+        "defaults: {command: [.venv/bin/gunicorn, app:wsgi]}\n",
+        "instances:\n  a: {}\n  b: {environment: {XDG_RUNTIME_DIR: /run/own}}\n  c: {lane: a}\n  d: {command: [x]}\n",
+    ));
+    let seen: Vec<Option<&String>> = plan.specs.iter().map(|spec| spec.environment.get("XDG_RUNTIME_DIR")).collect();
+    let [Some(a), Some(b), None, None] = seen.as_slice() else { panic!("{seen:?}") };
+    assert!(a.ends_with(".laneway/a/tmp"), "{a}");
+    assert_eq!(*b, "/run/own");
 }
