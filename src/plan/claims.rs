@@ -139,7 +139,7 @@ pub fn claims(plan: &Plan) -> Vec<Claim> {
     plan.specs.iter().flat_map(|spec| claims_of(spec, &mut disk)).collect()
 }
 
-/// Where `mine` meets what another fleet claims.
+/// Where `mine` meets what another fleet claims. The caller leaves out what its own folder registered before.
 #[must_use]
 pub fn foreign_collisions(mine: &[Claim], other: &Foreign) -> Vec<Collision> {
     let all: Vec<&Claim> = mine.iter().chain(&other.claims).collect();

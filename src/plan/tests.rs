@@ -360,3 +360,13 @@ fn gunicorns_of_one_home_do_not_meet_in_their_control_socket() {
     assert!(a.ends_with(".laneway/a/tmp"), "{a}");
     assert_eq!(*b, "/run/own");
 }
+
+#[test]
+fn nothing_private_lies_where_files_are_served_from() {
+    assert!(clash("media_root: \"{state}\"", "").contains("a.media_root: holds the secret"));
+    assert!(
+        clash("static_root: data, database: {path: data/db.sqlite3}", "").contains("a.static_root: holds the database")
+    );
+    assert!(clash("static_root: files/static, media_root: files", "").contains("collectstatic --clear"));
+    assert_eq!(clash("static_root: files-a/static, media_root: files-a/media", ""), "fine");
+}
