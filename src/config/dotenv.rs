@@ -4,6 +4,8 @@
 //! taken as it is; `"double"` knows `\n \r \t \" \\ \$`; both may go over several lines; variables are filled in everywhere
 //! but in single quotes, from `lookup` first and the lines above second; a bare `KEY` is taken from `lookup`.
 
+use std::collections::HashMap;
+
 use super::interpolate::{Variables, interpolate};
 use super::problem::Fault;
 
@@ -29,7 +31,7 @@ pub struct Bad {
 
 /// The assignments of `text` in order, and what is wrong with it.
 pub fn parse(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> (Vec<Assignment>, Vec<Bad>) {
-    let mut file = File { text, lookup, assignments: Vec::new(), bad: Vec::new() };
+    let mut file = File { text, lookup, assignments: Vec::new(), above: HashMap::new(), bad: Vec::new() };
     let mut at = 0;
     while at < text.len() {
         at = file.line(at);
@@ -41,6 +43,7 @@ struct File<'a> {
     text: &'a str,
     lookup: &'a dyn Fn(&str) -> Option<String>,
     assignments: Vec<Assignment>,
+    above: HashMap<String, String>,
     bad: Vec<Bad>,
 }
 
@@ -71,7 +74,7 @@ impl File<'_> {
         let Some(value) = after_key.strip_prefix(['=', ':']) else {
             if after_key.is_empty() || after_key.starts_with('#') {
                 let value = self.look_up(key);
-                self.assignments.push(Assignment { key: key.to_owned(), value, at });
+                self.push(key, value, at);
             } else {
                 let fault = Fault::new(format!("`{key}` is followed by neither `=` nor a value"));
                 self.report(at, fault.hint("lines have the form KEY=value"));
@@ -110,7 +113,7 @@ impl File<'_> {
                     if quote == '"' {
                         self.assign(key, &value, at, value_at);
                     } else {
-                        self.assignments.push(Assignment { key: key.to_owned(), value: Some(value), at });
+                        self.push(key, Some(value), at);
                     }
                     return self.after_quote(value_at + offset + 1);
                 }
@@ -149,12 +152,18 @@ impl File<'_> {
             let hint = "in single quotes a value is taken as it is";
             self.report(value_at, Fault { hint: Some(hint.to_owned()), ..bad.fault });
         }
-        self.assignments.push(Assignment { key: key.to_owned(), value: Some(value), at });
+        self.push(key, Some(value), at);
+    }
+
+    fn push(&mut self, key: &str, value: Option<String>, at: usize) {
+        if let Some(value) = &value {
+            self.above.insert(key.to_owned(), value.clone());
+        }
+        self.assignments.push(Assignment { key: key.to_owned(), value, at });
     }
 
     fn look_up(&self, name: &str) -> Option<String> {
-        let above = || self.assignments.iter().rev().find(|above| above.key == name)?.value.clone();
-        (self.lookup)(name).or_else(above)
+        (self.lookup)(name).or_else(|| self.above.get(name).cloned())
     }
 
     fn report(&mut self, at: usize, fault: Fault) {

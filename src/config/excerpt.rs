@@ -5,13 +5,20 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 
 use super::problem::{Problem, Problems, Sources};
 
+/// Nobody mends more at once.
+const MAX_SHOWN: usize = 50;
+
 impl Problems {
     /// All problems with excerpts; `colour` for a terminal that wants it.
     #[must_use]
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
-        let pictures: Vec<String> =
-            self.iter().map(|problem| renderer.render(&[group(problem, &self.sources)])).collect();
+        let shown = self.iter().take(MAX_SHOWN);
+        let mut pictures: Vec<String> =
+            shown.map(|problem| renderer.render(&[group(problem, &self.sources)])).collect();
+        if self.len() > MAX_SHOWN {
+            pictures.push(format!("... and {} more", self.len() - MAX_SHOWN));
+        }
         pictures.join("\n\n")
     }
 }

@@ -166,8 +166,8 @@ fn read_instance(
     };
     let scope = Scope::new(collector, format!("instances.{name}"));
     let mut instance = Instance::new(name, layered.place);
-    {
-        let mut keys = Keys::open(&scope, &layered.merged, "")?;
+    // What is no map was reported, and is an instance all the same: others may name it.
+    if let Some(mut keys) = Keys::open(&scope, &layered.merged, "") {
         instance::read(&mut keys, &mut instance, inherit, Part::Whole);
         keys.finish();
     }

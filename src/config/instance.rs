@@ -68,10 +68,10 @@ pub fn read(keys: &mut Keys<'_>, instance: &mut Instance, inherit: &dyn Fn(&str)
     instance.port = keys.take("port", value::port);
     instance.lane = keys.take("lane", value::name);
     if let Some(nested) = keys.open_key("database") {
-        instance.database = database(nested);
+        instance.database = database(nested, part);
     }
     if let Some(nested) = keys.open_key("cache") {
-        instance.cache = cache(nested);
+        instance.cache = cache(nested, part);
     }
     if let Some(mut nested) = keys.open_key("cookies") {
         instance.session_cookie = nested.take("session", value::filled_text);
@@ -94,7 +94,7 @@ pub fn read(keys: &mut Keys<'_>, instance: &mut Instance, inherit: &dyn Fn(&str)
         instance.logging = logging(nested);
     }
     instance.healthcheck = health::read(keys, part);
-    instance.restart = restart(keys);
+    instance.restart = restart(keys, part);
     set(&mut instance.stop_signal, keys.take("stop_signal", value::signal));
     set(&mut instance.stop_grace_period, keys.take("stop_grace_period", value::duration));
     set(&mut instance.depends_on, depends_on(keys));
@@ -225,7 +225,7 @@ fn env_file(keys: &Keys<'_>, node: &Node, path: &str) -> Option<EnvFile> {
     }
 }
 
-fn database(mut keys: Keys<'_>) -> DatabaseSettings {
+fn database(mut keys: Keys<'_>, part: Part) -> DatabaseSettings {
     let engine = keys.take("engine", |node| value::one_of(node, &ENGINES));
     let path = keys.take("path", value::filled_text);
     let url = keys.take("url", value::filled_text);
@@ -233,6 +233,7 @@ fn database(mut keys: Keys<'_>) -> DatabaseSettings {
     for (key, value) in [("url", &url), ("name", &name)] {
         if value.is_some()
             && engine.is_none()
+            && part == Part::Whole
             && let Some(entry) = keys.entry(key)
         {
             let fault = Fault::new("has no effect on sqlite, which is the default engine");
@@ -246,12 +247,12 @@ fn database(mut keys: Keys<'_>) -> DatabaseSettings {
     DatabaseSettings { engine: engine.unwrap_or_default(), path, url, name }
 }
 
-fn cache(mut keys: Keys<'_>) -> CacheSettings {
+fn cache(mut keys: Keys<'_>, part: Part) -> CacheSettings {
     let default = CacheSettings::default();
     let backend = keys.take("backend", |node| value::one_of(node, &BACKENDS)).unwrap_or(default.backend);
     let url = keys.take("url", value::filled_text);
     let needs_url = matches!(backend, CacheBackend::Redis | CacheBackend::RedisLocmem);
-    if needs_url && url.is_none() && keys.entry("url").is_none() {
+    if needs_url && part == Part::Whole && url.is_none() && keys.entry("url").is_none() {
         let fault = Fault::new("is missing, and redis needs to know its server");
         keys.report(keys.place(), "url", fault.hint("such as \"redis://127.0.0.1:6379/0\""));
     }
@@ -278,7 +279,7 @@ fn logging(mut keys: Keys<'_>) -> Logging {
     Logging { max_size: max_size.unwrap_or(default.max_size), max_files: max_files.unwrap_or(default.max_files) }
 }
 
-fn restart(keys: &mut Keys<'_>) -> Restart {
+fn restart(keys: &mut Keys<'_>, part: Part) -> Restart {
     let mut restart = Restart::default();
     if let Some((policy, attempts)) = keys.take("restart", restart_policy) {
         restart.policy = policy;
@@ -289,7 +290,7 @@ fn restart(keys: &mut Keys<'_>) -> Restart {
     let max_delay = nested.take("max_delay", value::positive_duration);
     restart.delay = delay.unwrap_or(restart.delay);
     restart.max_delay = max_delay.unwrap_or(restart.max_delay.max(restart.delay));
-    if restart.max_delay < restart.delay {
+    if restart.max_delay < restart.delay && part == Part::Whole {
         nested.report(nested.place(), "max_delay", Fault::new("must not be shorter than `delay`"));
     }
     if let Some(entry) = nested.entry("max_attempts")

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use crate::model::InstanceName;
@@ -18,6 +18,9 @@ use super::parse::{Start, parse};
 use super::problem::{Collector, Fault, Place, Problems};
 use super::reader::{join, printable};
 use super::settings::Settings;
+
+/// Faults that are reported of one text; finding the position of each reads it from its beginning.
+const MAX_PER_TEXT: usize = 20;
 
 /// What the settings are made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,9 +97,9 @@ pub fn read(source: &Source) -> (Option<Settings>, Problems) {
     let settings = Settings {
         project: fleet.name.map_or_else(|| project_name(&root), |name| name.to_string()),
         namespace: fleet.namespace,
-        file: plain_path(&first),
-        root: plain_path(&root),
-        state_dir: plain_path(&state_dir),
+        file: tidy(&first),
+        root: tidy(&root),
+        state_dir: tidy(&state_dir),
         profile: source.profile.clone(),
         restart_brake: fleet.restart_brake,
         presets: fleet.presets,
@@ -107,24 +110,34 @@ pub fn read(source: &Source) -> (Option<Settings>, Problems) {
     (Some(settings), collector.finish())
 }
 
-/// The assignments of an `env_file`; `lookup` is what `${VAR}` in it may name.
+/// A variable of an `env_file`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvEntry {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+    /// The line where it stands.
+    pub line: usize,
+}
+
+/// The variables of an `env_file`; `lookup` is what `${VAR}` in it may name.
 ///
 /// # Errors
 /// Why the file cannot be taken: its own faults are given with their lines.
-pub fn read_env_file(
-    path: &Path,
-    lookup: &dyn Fn(&str) -> Option<String>,
-) -> Result<Vec<(String, String)>, Vec<Fault>> {
+pub fn read_env_file(path: &Path, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Vec<EnvEntry>, Vec<Fault>> {
     let text = disk::read_text(path).map_err(|fault| vec![fault])?;
     let (assignments, bad) = dotenv::parse(&text, lookup);
+    let line_of = |at: usize| text.get(..at).unwrap_or("").matches('\n').count() + 1;
     if bad.is_empty() {
-        return Ok(assignments.into_iter().filter_map(|a| Some((a.key, a.value?))).collect());
+        let entry = |a: dotenv::Assignment| Some(EnvEntry { name: a.key, value: a.value?, line: line_of(a.at) });
+        return Ok(assignments.into_iter().filter_map(entry).collect());
     }
-    let in_line = |at: usize| text.get(..at).unwrap_or("").matches('\n').count() + 1;
-    Err(bad
-        .into_iter()
-        .map(|bad| Fault { what: format!("line {}: {}", in_line(bad.at), bad.fault.what), hint: bad.fault.hint })
-        .collect())
+    let numbered = |bad: dotenv::Bad| Fault {
+        what: format!("line {}: {}", line_of(bad.at), bad.fault.what),
+        hint: bad.fault.hint,
+    };
+    Err(bad.into_iter().take(MAX_PER_TEXT).map(numbered).collect())
 }
 
 /// `.env` beside the first file; there need not be one.
@@ -144,7 +157,7 @@ fn dotenv_of(root: &Path, source: &Source, collector: &mut Collector) -> BTreeMa
     let (assignments, bad) = dotenv::parse(&text, &|name| source.environment.get(name).cloned());
     let file = collector.sources.add(shown, text);
     let start = Place { file, line: 1, column: 1, start: 0, end: 0 };
-    for bad in bad {
+    for bad in bad.into_iter().take(MAX_PER_TEXT) {
         collector.report(collector.sources.within(start, bad.at, 1), "", bad.fault);
     }
     assignments.into_iter().filter_map(|a| Some((a.key, a.value?))).collect()
@@ -224,7 +237,7 @@ fn fill_in(node: &mut Node, path: &str, lookup: &dyn Fn(&str) -> Option<String>,
         Value::Scalar(scalar) if scalar.text.contains('$') => {
             let (text, bad) = interpolate(&scalar.text, &Variables { lookup, escape_braces: true });
             let style = if bad.is_empty() { Style::Filled } else { Style::Broken };
-            for bad in bad {
+            for bad in bad.into_iter().take(MAX_PER_TEXT) {
                 let place = in_source(place, &scalar.text, bad.at, bad.length, collector);
                 collector.report(place, path, bad.fault);
             }
@@ -246,7 +259,7 @@ fn in_source(place: Place, text: &str, at: usize, length: usize, collector: &Col
 
 /// The folder's name made legal.
 fn project_name(root: &Path) -> String {
-    let folder = plain_path(root);
+    let folder = tidy(root);
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     match InstanceName::parse(&name) {
         Ok(name) => name.to_string(),
@@ -254,9 +267,22 @@ fn project_name(root: &Path) -> String {
     }
 }
 
-/// Without `.` and, where it changes nothing, without `..`: what people see and what claims compare.
-fn plain_path(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+/// Absolute, without `.` and, by the letters alone, without `..`. Every path of a plan is tidied once, before anything uses
+/// or compares it, so a symlink before a `..` cannot mean one thing here and another there.
+#[must_use]
+pub fn tidy(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let mut tidy = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                tidy.pop();
+            }
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => tidy.push(component),
+        }
+    }
+    tidy
 }
 
 /// A path as messages show it.

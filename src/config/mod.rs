@@ -22,14 +22,12 @@ mod value;
 mod verbs;
 
 #[cfg(test)]
-mod disk_tests;
-#[cfg(test)]
 pub(crate) mod scratch;
 #[cfg(test)]
 mod tests;
 
 pub use health::is_token;
-pub use load::{Source, load, nearest_name, read, read_env_file};
+pub use load::{EnvEntry, Source, load, nearest_name, read, read_env_file, tidy};
 pub use problem::{Collector, Fault, Place, Problem, Problems, Sources};
 pub use settings::{
     Brake, CacheBackend, CacheSettings, Condition, DatabaseSettings, DependencySettings, Engine, EnvFile, Framework,

@@ -6,8 +6,11 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     if word.len() > 64 {
         return None;
     }
-    let allowed = word.chars().count().max(3) / 3;
-    let distances = known.into_iter().map(|candidate| (distance(word, candidate), candidate));
+    let length = word.chars().count();
+    let allowed = length.max(3) / 3;
+    // Words of another length are another word, and comparing thousands of names costs.
+    let similar = known.into_iter().filter(|candidate| candidate.chars().count().abs_diff(length) <= allowed);
+    let distances = similar.map(|candidate| (distance(word, candidate), candidate));
     distances.filter(|(distance, _)| *distance <= allowed).min().map(|(_, candidate)| candidate)
 }
 

@@ -127,6 +127,7 @@ impl<'a> Keys<'a> {
         };
         let mut taken = Vec::new();
         for (index, item) in items.iter().enumerate() {
+            self.note(&format!("{key}[{index}]"), item.place);
             match read(item) {
                 Ok(value) => taken.push(value),
                 Err(fault) => self.report(item.place, &format!("{key}[{index}]"), fault),

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, Collector, EnvFile, Fault, Instance, Problems, Settings, Source, TestSettings};
+use crate::config::{self, Collector, EnvEntry, EnvFile, Fault, Problems, Settings, Source, TestSettings, tidy};
 use crate::model::InstanceId;
 
-use super::lane::{Lane, tidy};
-use super::spec::{Dependency, HealthCheck, HealthTest, Plan, Spec};
+use super::lane::Lane;
+use super::spec::{Dependency, Facts, HealthCheck, HealthTest, Plan, Spec};
 use super::{claims, environment, facts, order};
 
 /// From the files to the plan, with all problems of both rooms at once.
@@ -53,18 +53,22 @@ pub fn build(settings: &Settings, caller: &BTreeMap<String, String>) -> Result<P
 }
 
 fn spec(lane: &Lane<'_>, ids: &HashMap<&str, u32>, caller: &BTreeMap<String, String>) -> Spec {
-    let Instance { name, .. } = lane.instance;
     let instance = lane.instance;
     let facts = facts::derive(lane);
     let working_dir = lane.path("working_dir", instance.working_dir.as_deref().unwrap_or("."));
-    let environment = environment_of(lane, environment::of_facts(name.as_str(), &facts), caller);
-    let pre_start = instance.pre_start.iter().map(|words| command(lane, "pre_start", words, &working_dir)).collect();
+    let environment = environment_of(lane, &facts, caller);
+    let pre_start = instance
+        .pre_start
+        .iter()
+        .enumerate()
+        .map(|(index, words)| command(lane, &format!("pre_start[{index}]"), words, &working_dir))
+        .collect();
     let depends_on = instance.depends_on.iter().filter_map(|dependency| {
         let on = InstanceId(*ids.get(dependency.on.as_str())?);
         Some(Dependency { on, condition: dependency.condition })
     });
     Spec {
-        name: name.clone(),
+        name: instance.name.clone(),
         command: command(lane, "command", &instance.command, &working_dir),
         environment,
         pre_start,
@@ -82,7 +86,8 @@ fn spec(lane: &Lane<'_>, ids: &HashMap<&str, u32>, caller: &BTreeMap<String, Str
 
 /// A program with a slash is made absolute, so that a missing one is named in full; one without is looked for in PATH.
 fn command(lane: &Lane<'_>, key: &str, words: &[String], working_dir: &Path) -> Vec<String> {
-    let mut words: Vec<String> = words.iter().map(|word| lane.fill(key, word)).collect();
+    let mut words: Vec<String> =
+        words.iter().enumerate().map(|(index, word)| lane.fill(&format!("{key}[{index}]"), word)).collect();
     if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
         *program = tidy(&working_dir.join(&*program)).display().to_string();
     }
@@ -90,11 +95,7 @@ fn command(lane: &Lane<'_>, key: &str, words: &[String], working_dir: &Path) -> 
 }
 
 /// Lowest first: inherited, the framework's defaults, `env_file`, `environment`; facts cannot be overridden.
-fn environment_of(
-    lane: &Lane<'_>,
-    facts: BTreeMap<String, String>,
-    caller: &BTreeMap<String, String>,
-) -> BTreeMap<String, String> {
+fn environment_of(lane: &Lane<'_>, facts: &Facts, caller: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let instance = lane.instance;
     let mut environment = BTreeMap::new();
     for name in &instance.inherit_env {
@@ -103,7 +104,7 @@ fn environment_of(
             None => environment.extend(caller.get(name).map(|value| (name.clone(), value.clone()))),
         }
     }
-    environment.extend(environment::defaults(instance.framework));
+    environment.extend(environment::defaults(instance.name.as_str(), &instance.command, facts));
     for file in &instance.env_file {
         env_file(lane, file, caller, &mut environment);
     }
@@ -116,7 +117,7 @@ fn environment_of(
             }
         }
     }
-    environment.extend(facts);
+    environment.extend(environment::of_facts(instance.name.as_str(), facts));
     environment
 }
 
@@ -136,10 +137,10 @@ fn env_file(
         lane.report(file.place, "env_file", Fault { what, hint: fault.hint });
     };
     match config::read_env_file(&path, &|name| caller.get(name).cloned()) {
-        Ok(pairs) => {
-            for (name, value) in pairs {
+        Ok(variables) => {
+            for EnvEntry { name, value, line } in variables {
                 match environment::reserved(&name) {
-                    Some(fault) => report(fault),
+                    Some(fault) => report(Fault { what: format!("line {line}: {}", fault.what), hint: fault.hint }),
                     None => {
                         environment.insert(name, value);
                     }

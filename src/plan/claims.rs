@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Collector, Fault, Settings};
+use crate::config::{Collector, Fault, Instance, Settings};
 
 use super::paths::{Disk, inode};
 use super::spec::{CacheBackend, Database, Facts, Plan, Spec};
@@ -81,16 +81,9 @@ pub struct Collision {
 impl fmt::Display for Collision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { mine, theirs, folder } = self;
-        let thing = mine.shown();
-        let folder = folder.display();
-        write!(
-            f,
-            "instances.{}.{}: {thing} belongs to `{}` of {folder} already",
-            mine.instance, mine.key, theirs.instance
-        )?;
-        if mine.chain != theirs.chain {
-            write!(f, " ({})", theirs.shown())?;
-        }
+        let owner = format!("`{}` of {}", theirs.instance, folder.display());
+        let what = mine.against(theirs, &owner);
+        write!(f, "instances.{}.{}: {what}", mine.instance, mine.key)?;
         write!(f, "\n  hint: {}", mine.hint(true))
     }
 }
@@ -113,6 +106,18 @@ impl Claim {
         }
     }
 
+    /// How it meets `other`, which is `owner`'s.
+    fn against(&self, other: &Self, owner: &str) -> String {
+        let is_chain = !matches!(self.kind, Kind::Port | Kind::Inode);
+        if self.chain == other.chain || !is_chain {
+            format!("{} belongs to {owner} already", self.shown())
+        } else if self.chain.len() > other.chain.len() {
+            format!("{} lies in {}, which belongs to {owner}", self.shown(), other.shown())
+        } else {
+            format!("{} holds {}, which belongs to {owner}", self.shown(), other.shown())
+        }
+    }
+
     fn path(&self) -> PathBuf {
         self.chain.iter().collect()
     }
@@ -122,7 +127,7 @@ impl Claim {
             Kind::Port => "give each instance a port of its own".to_owned(),
             Kind::Name => "`-` and `_` become one in many places; choose names that differ in more".to_owned(),
             _ if is_foreign => "give one of the two fleets a `namespace:`, or this instance another name".to_owned(),
-            _ => format!("take `{}` out to get the instance's own, or say `lane:` to share on purpose", self.key),
+            _ => "take it out to get the instance's own, put `{lane}` into it, or say `lane:` to share".to_owned(),
         }
     }
 }
@@ -134,7 +139,7 @@ pub fn claims(plan: &Plan) -> Vec<Claim> {
     plan.specs.iter().flat_map(|spec| claims_of(spec, &mut disk)).collect()
 }
 
-/// Where `mine` meets what another fleet claims.
+/// Where `mine` meets what another fleet claims. The caller leaves out what its own folder registered before.
 #[must_use]
 pub fn foreign_collisions(mine: &[Claim], other: &Foreign) -> Vec<Collision> {
     let all: Vec<&Claim> = mine.iter().chain(&other.claims).collect();
@@ -169,22 +174,23 @@ pub(super) fn check(settings: &Settings, plan: &Plan, collector: &Collector) {
     let met = overlaps(&references, &|a, b| owners.get(a) != owners.get(b));
     let mut seen = BTreeSet::new();
     for (a, b) in met {
-        let (first, second) = if owners.get(a) <= owners.get(b) { (a, b) } else { (b, a) };
-        let claims = all.get(first).zip(all.get(second));
         let instance = |index: usize| owners.get(index).and_then(|owner| settings.instances.get(*owner));
-        let (Some((first_claim, claim)), Some((first, second))) = (claims, instance(first).zip(instance(second)))
-        else {
-            continue;
-        };
+        let party = |index: usize| all.get(index).zip(instance(index));
+        let (Some(a_side), Some(b_side)) = (party(a), party(b)) else { continue };
+        let (first, second) = if owners.get(a) <= owners.get(b) { (a_side, b_side) } else { (b_side, a_side) };
+        // What is derived from a name is not to blame when something written by hand meets it.
+        let is_written = |(claim, instance): (&Claim, &Instance)| instance.origins.contains_key(&claim.key);
+        let (first, second) = if is_written(first) && !is_written(second) { (second, first) } else { (first, second) };
+        let ((first_claim, first), (claim, second)) = (first, second);
         if !seen.insert((&first.name, &second.name, claim.key.clone())) {
             continue;
         }
-        let first_place = first.origin(&first_claim.key);
-        let where_first =
-            format!("{}:{}:{}", collector.sources.name(first_place), first_place.line, first_place.column);
-        let what = format!("{} belongs to `{}` already ({where_first})", claim.shown(), first.name);
+        let place = first.origin(&first_claim.key);
+        let where_first = format!("{}:{}:{}", collector.sources.name(place), place.line, place.column);
+        let what = format!("{} ({where_first})", claim.against(first_claim, &format!("`{}`", first.name)));
+        let path = format!("instances.{}.{}", second.name, claim.key);
         let fault = Fault::new(what).hint(claim.hint(false));
-        collector.report(second.origin(&claim.key), &format!("instances.{}.{}", second.name, claim.key), fault);
+        collector.report(second.origin(&claim.key), path.trim_end_matches('.'), fault);
     }
 }
 

@@ -57,16 +57,30 @@ const TABLE: [Row; 24] = [
 /// Set unless the user says otherwise: a server that buffers its output shows nothing when it dies.
 const DJANGO_DEFAULTS: [(&str, &str); 1] = [("PYTHONUNBUFFERED", "1")];
 
+/// Longest path of a Unix socket.
+const MAX_SOCKET_PATH: usize = 107;
+
 /// The facts as variables.
 pub fn of_facts(instance: &str, facts: &Facts) -> BTreeMap<String, String> {
     let rows = TABLE.iter().filter(|row| !row.django || facts.framework == Framework::Django);
     rows.filter_map(|row| Some((row.name.to_owned(), (row.value)(instance, facts)?))).collect()
 }
 
-/// What holds for a framework unless the user says otherwise.
-pub fn defaults(framework: Framework) -> impl Iterator<Item = (String, String)> {
-    let defaults = if framework == Framework::Django { DJANGO_DEFAULTS.as_slice() } else { &[] };
-    defaults.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+/// What holds for a framework and a server unless the user says otherwise.
+pub fn defaults(instance: &str, command: &[String], facts: &Facts) -> impl Iterator<Item = (String, String)> {
+    let defaults = if facts.framework == Framework::Django { DJANGO_DEFAULTS.as_slice() } else { &[] };
+    let defaults = defaults.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    defaults.chain(gunicorn(instance, command, facts))
+}
+
+/// gunicorn 27 puts its control socket into `XDG_RUNTIME_DIR`, else into the home directory, where all instances share it and
+/// the first that stops takes it away from the others. Older ones would refuse its option, but none minds this variable.
+fn gunicorn(instance: &str, command: &[String], facts: &Facts) -> Option<(String, String)> {
+    let is_gunicorn = command.iter().any(|word| word.contains("gunicorn"));
+    // A guest in the lane would meet the owner there.
+    let is_owner = facts.lane.as_str() == instance;
+    let fits = facts.tmp.join("gunicorn.ctl").as_os_str().len() <= MAX_SOCKET_PATH;
+    (is_gunicorn && is_owner && fits).then(|| ("XDG_RUNTIME_DIR".to_owned(), shown(&facts.tmp)))
 }
 
 /// Why `name` may not be set by hand, if it may not: it would go round the check that no two lanes share a fact.

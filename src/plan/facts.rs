@@ -161,4 +161,23 @@ fn check(lane: &Lane<'_>, facts: &Facts) {
             );
         }
     }
+    check_served(facts, &report);
+}
+
+/// What a web server gives to everybody may not hold what nobody shall have, nor what a cleaning would delete.
+fn check_served(facts: &Facts, report: &dyn Fn(&str, Fault)) {
+    let mut private = vec![("the secret", &facts.secret_file), ("the logs", &facts.log_dir)];
+    if let Database::Sqlite { path } = &facts.database {
+        private.push(("the database", path));
+    }
+    for (key, served) in [("static_root", &facts.static_root), ("media_root", &facts.media_root)] {
+        if let Some((what, _)) = private.iter().find(|(_, path)| path.starts_with(served)) {
+            let fault = Fault::new(format!("holds {what}, and what lies there is served to everybody"));
+            report(key, fault.hint("give it a directory of its own"));
+        }
+    }
+    if facts.static_root.starts_with(&facts.media_root) || facts.media_root.starts_with(&facts.static_root) {
+        let fault = Fault::new("and static_root lie in each other, so `collectstatic --clear` would delete uploads");
+        report("media_root", fault.hint("give each a directory of its own"));
+    }
 }

@@ -3,9 +3,9 @@
 //! `{host}` is the plain address; before a `:` an IPv6 address gets its brackets, so that `{host}:{port}` is right for both.
 
 use std::net::IpAddr;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::config::{Collector, Fault, Instance, Place, Settings, nearest_name};
+use crate::config::{Collector, Fault, Instance, Place, Settings, nearest_name, tidy};
 
 use super::placeholder::expand;
 
@@ -110,20 +110,4 @@ impl<'a> Lane<'a> {
         };
         Some(Fault::new(format!("`{{{name}}}` is no placeholder")).hint(hint))
     }
-}
-
-/// Without `.` and, by the letters alone, without `..`.
-pub fn tidy(path: &Path) -> PathBuf {
-    let mut tidy = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::CurDir => {}
-            // Above the root there is the root; a symlink in between is looked at where paths are compared.
-            Component::ParentDir => {
-                tidy.pop();
-            }
-            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => tidy.push(component),
-        }
-    }
-    tidy
 }

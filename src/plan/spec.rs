@@ -224,6 +224,12 @@ impl Plan {
 }
 
 impl Spec {
+    /// Where its output goes. Instances that share a lane have a file each.
+    #[must_use]
+    pub fn log_file(&self) -> PathBuf {
+        self.facts.log_dir.join(format!("{}.log", self.name))
+    }
+
     /// Where people reach it: the address that it binds, or loopback for a wildcard.
     #[must_use]
     pub fn url(&self) -> Option<String> {

@@ -37,6 +37,11 @@ fn clash(a: &str, b: &str) -> String {
     problems_in(&Scratch::with(&format!("defaults: {{command: [x]}}\ninstances:\n  a: {{{a}}}\n  b: {{{b}}}\n")))
 }
 
+/// Many lines as one text.
+fn lines(lines: impl Iterator<Item = String>) -> String {
+    lines.collect::<Vec<_>>().concat()
+}
+
 /// Compares with `snapshots/NAME.snap`.
 fn holds(name: &str, text: &str) {
     insta::with_settings!({omit_expression => true, prepend_module_to_snapshot => false}, {
@@ -228,6 +233,8 @@ fn a_guest_lives_in_its_hosts_lane_with_its_own_port_and_log() {
     assert_eq!(worker.facts.secret_file, web.facts.secret_file);
     assert_eq!((worker.facts.port, &worker.facts.lane), (None, &web.name));
     assert_ne!(worker.facts.access_log, web.facts.access_log);
+    assert_ne!(worker.log_file(), web.log_file());
+    assert!(worker.log_file().ends_with(".laneway/web/log/worker.log"));
     assert_eq!(worker.environment.get("INSTANCE_NAME").unwrap(), "worker");
     assert_eq!(worker.environment.get("SESSION_COOKIE_NAME").unwrap(), "sid");
 }
@@ -298,12 +305,12 @@ fn two_fleets_on_one_machine_meet_only_in_what_is_the_machines() {
 
 #[test]
 fn a_thousand_instances_are_checked_in_one_pass() {
-    let many: String = (0..1000).map(|n| format!("  i{n}: {{port: {}}}\n", 10_000 + n)).collect();
+    let many = lines((0..1000).map(|n| format!("  i{n}: {{port: {}}}\n", 10_000 + n)));
     let text = format!("defaults: {{command: [x]}}\ninstances:\n{many}");
     assert_eq!(plan(&text).specs.len(), 1000);
     let same = format!(
         "defaults: {{command: [x], port: 8000, cookies: {{session: sid}}, media_root: m}}\ninstances:\n{}",
-        (0..1000).map(|n| format!("  i{n}: {{}}\n")).collect::<String>()
+        lines((0..1000).map(|n| format!("  i{n}: {{}}\n")))
     );
     let problems = resolve(&Scratch::with(&same).source()).unwrap_err();
     assert_eq!(problems.len(), 3, "{problems}");
@@ -340,4 +347,26 @@ fn a_difference_names_the_parts_and_never_the_values() {
             "gone is gone",
         ]
     );
+}
+
+#[test]
+fn gunicorns_of_one_home_do_not_meet_in_their_control_socket() {
+    let plan = plan(concat!(
+        "defaults: {command: [.venv/bin/gunicorn, app:wsgi]}\n",
+        "instances:\n  a: {}\n  b: {environment: {XDG_RUNTIME_DIR: /run/own}}\n  c: {lane: a}\n  d: {command: [x]}\n",
+    ));
+    let seen: Vec<Option<&String>> = plan.specs.iter().map(|spec| spec.environment.get("XDG_RUNTIME_DIR")).collect();
+    let [Some(a), Some(b), None, None] = seen.as_slice() else { panic!("{seen:?}") };
+    assert!(a.ends_with(".laneway/a/tmp"), "{a}");
+    assert_eq!(*b, "/run/own");
+}
+
+#[test]
+fn nothing_private_lies_where_files_are_served_from() {
+    assert!(clash("media_root: \"{state}\"", "").contains("a.media_root: holds the secret"));
+    assert!(
+        clash("static_root: data, database: {path: data/db.sqlite3}", "").contains("a.static_root: holds the database")
+    );
+    assert!(clash("static_root: files/static, media_root: files", "").contains("collectstatic --clear"));
+    assert_eq!(clash("static_root: files-a/static, media_root: files-a/media", ""), "fine");
 }

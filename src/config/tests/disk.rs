@@ -4,9 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 
-use super::disk::{find, read_text};
-use super::scratch::Scratch;
-use super::{Source, load};
+use crate::config::disk::{find, read_text};
+use crate::config::scratch::Scratch;
+use crate::config::{Source, load};
 
 #[test]
 fn a_missing_file_says_where_it_was_looked_for_and_what_a_minimal_one_is() {
@@ -72,7 +72,7 @@ fn text_in_another_encoding_names_the_byte() {
 fn a_file_that_may_not_be_read_says_so() {
     let scratch = Scratch::with("instances: {}");
     let path = scratch.path().join("instances.yaml");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
     // Root may read everything; the message itself is tested in `disk`.
     if std::fs::File::open(&path).is_ok() {
         return;
