@@ -18,3 +18,5 @@ pub mod runtime;
 pub mod control;
 
 pub mod daemon;
+
+pub mod cli;

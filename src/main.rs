@@ -1,3 +1,7 @@
 //! Turns arguments into an exit code; nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    laneway::cli::run()
+}

@@ -48,6 +48,16 @@ pub fn load(source: &Source) -> Result<Settings, Problems> {
     }
 }
 
+/// The file that `source` begins with, without reading it.
+#[must_use]
+pub fn base_file(source: &Source) -> Option<PathBuf> {
+    let file = match source.files.first() {
+        Some(file) => source.directory.join(file),
+        None => disk::find(&source.directory).ok()?,
+    };
+    Some(tidy(&file))
+}
+
 /// The settings as far as they can be read, and everything that is wrong, so that `plan` can add what it finds.
 #[must_use]
 pub fn read(source: &Source) -> (Option<Settings>, Problems) {

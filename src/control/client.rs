@@ -63,7 +63,7 @@ impl Client {
     /// # Errors
     /// See `ClientError`.
     pub fn instance(&self, name: &str) -> Result<InstanceStatus, ClientError> {
-        let escaped: String = name.bytes().map(|byte| escape(byte)).collect();
+        let escaped: String = name.bytes().map(escape).collect();
         self.get(&format!("/v1/instances/{escaped}"))
     }
 

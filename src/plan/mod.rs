@@ -22,5 +22,5 @@ pub use build::{build, resolve};
 pub use claims::{Claim, Collision, Foreign, Kind, claims, foreign_collisions};
 pub use diff::{Change, diff};
 pub use order::start_order;
-pub use select::{Unknown, select};
+pub use select::{Unknown, glob, select};
 pub use spec::Plan;

@@ -27,13 +27,13 @@ pub fn select(plan: &Plan, words: &[String]) -> Result<Vec<InstanceId>, Unknown>
     let mut chosen = BTreeSet::new();
     for word in words {
         let before = chosen.len();
-        chosen.extend(plan.ids().filter(|id| matches(word, plan.spec(*id).name.as_str())));
+        chosen.extend(plan.ids().filter(|id| glob(word, plan.spec(*id).name.as_str())));
         if let Some(preset) = plan.presets.get(word) {
             chosen.extend(preset.instances.iter().filter_map(|name| plan.find(name.as_str())));
         }
         let is_known = chosen.len() > before
             || plan.presets.contains_key(word)
-            || plan.specs.iter().any(|spec| matches(word, spec.name.as_str()));
+            || plan.specs.iter().any(|spec| glob(word, spec.name.as_str()));
         if !is_known {
             return Err(unknown(plan, word));
         }
@@ -52,19 +52,20 @@ fn unknown(plan: &Plan, word: &str) -> Unknown {
     Unknown { word: word.to_owned(), hint }
 }
 
-/// `*` is any text, `?` any character.
-fn matches(pattern: &str, name: &str) -> bool {
+/// Whether `name` fits `pattern`: `*` is any text, `?` any character.
+#[must_use]
+pub fn glob(pattern: &str, name: &str) -> bool {
     let mut letters = pattern.chars();
     match letters.next() {
         None => name.is_empty(),
         Some('*') => {
             let rest = letters.as_str();
-            (0..=name.len()).filter_map(|at| name.get(at..)).any(|tail| matches(rest, tail))
+            (0..=name.len()).filter_map(|at| name.get(at..)).any(|tail| glob(rest, tail))
         }
         Some(letter) => {
             let mut others = name.chars();
             others.next().is_some_and(|other| letter == '?' || letter == other)
-                && matches(letters.as_str(), others.as_str())
+                && glob(letters.as_str(), others.as_str())
         }
     }
 }
@@ -85,7 +86,7 @@ mod tests {
             ("", "a", false),
         ];
         for (pattern, name, expected) in table {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+            assert_eq!(glob(pattern, name), expected, "{pattern} {name}");
         }
     }
 }

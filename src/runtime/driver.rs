@@ -24,6 +24,7 @@ use super::tree::Tree;
 use crate::machine::{Action, Event, Fleet, Obstacle, Request, RequestId, Trouble, Wait, Work};
 use crate::model::{Goal, Health, InstanceId, InstanceName, Phase, Run};
 use crate::plan::spec::{Database, Framework, HealthCheck, HealthTest, Plan, Spec};
+use crate::view::explain;
 use crate::view::snapshot::{self, FleetStatus, InstanceStatus, Outcome, Surroundings};
 
 /// Runs the fleet.
@@ -329,15 +330,15 @@ impl Driver {
         let _ = self.watchers.send(status);
     }
 
-    /// An app that answers well without its lane's database file has not read its facts.
+    /// A Django app that answers well without its lane's database file has not read its facts.
     fn look_for_ignored_facts(&mut self, id: InstanceId) {
-        let spec = self.fleet.plan().spec(id);
+        let facts = &self.fleet.plan().spec(id).facts;
         if self.fleet.instance(id).health() != Health::Healthy {
             return;
         }
-        match &spec.facts.database {
-            Database::Sqlite { path } if !path.exists() => {
-                self.warnings.insert(id, ignored_database(spec, path));
+        match &facts.database {
+            Database::Sqlite { path } if facts.framework == Framework::Django && !path.exists() => {
+                self.warnings.insert(id, explain::ignored_database(path));
             }
             Database::Sqlite { .. } | Database::Postgres { .. } => {
                 self.warnings.remove(&id);
@@ -422,16 +423,4 @@ fn job(
     let output = output(spec).map_err(|error| Obstacle::Resources { error: look::words(&error) })?;
     let (arguments, directory) = (words.to_vec(), spec.working_dir.clone());
     Ok(Job { label, program, arguments, directory, environment, output })
-}
-
-fn ignored_database(spec: &Spec, path: &std::path::Path) -> String {
-    let settings = match spec.facts.framework {
-        Framework::Django => {
-            "in the settings: DATABASES[\"default\"][\"NAME\"] = os.environ[\"DATABASE_NAME\"]; \
-             SESSION_COOKIE_NAME = os.environ[\"SESSION_COOKIE_NAME\"]; CSRF_COOKIE_NAME = os.environ[\"CSRF_COOKIE_NAME\"]; \
-             CACHES[\"default\"][\"KEY_PREFIX\"] = os.environ[\"CACHE_KEY_PREFIX\"]"
-        }
-        Framework::Generic => "let it open the database that DATABASE_URL names",
-    };
-    format!("it answers well, but its database {} does not exist: it ignores its facts; {settings}", path.display())
 }

@@ -8,6 +8,7 @@ pub mod handle;
 pub mod home;
 pub mod lane;
 pub mod link;
+pub mod logs;
 pub mod look;
 pub mod probe;
 pub mod processes;

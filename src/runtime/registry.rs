@@ -75,7 +75,8 @@ impl Registry {
     fn entries(&self, prefix: &str) -> Vec<Entry> {
         let Ok(files) = fs::read_dir(&self.directory) else { return Vec::new() };
         let names = files.flatten().filter_map(|file| file.file_name().into_string().ok());
-        let names = names.filter(|name| name.starts_with(prefix) && name.ends_with(".fleet"));
+        let names = names
+            .filter(|name| name.starts_with(prefix) && Path::new(name).extension().is_some_and(|kind| kind == "fleet"));
         let entries =
             names.filter_map(|name| serde_json::from_slice::<Entry>(&fs::read(self.directory.join(name)).ok()?).ok());
         entries

@@ -1,5 +1,6 @@
 //! Why an instance is what it is: the reason, the evidence and its age, what happens next and when, what to do.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -381,4 +382,20 @@ fn answer_hint(spec: &Spec, checked: &Checked) -> Option<String> {
         }
         Fault::Status { .. } | Fault::Broken { .. } | Fault::Body | Fault::Command { .. } => logs,
     })
+}
+
+/// That an app does not use its lane, with the lines that mend it. `database` is the file that is missing.
+#[must_use]
+pub fn ignored_database(database: &Path) -> String {
+    let lines = [
+        "DATABASES[\"default\"][\"NAME\"] = os.environ[\"DATABASE_NAME\"]",
+        "CACHES[\"default\"][\"KEY_PREFIX\"] = os.environ[\"CACHE_KEY_PREFIX\"]",
+        "SESSION_COOKIE_NAME = os.environ[\"SESSION_COOKIE_NAME\"]",
+        "CSRF_COOKIE_NAME = os.environ[\"CSRF_COOKIE_NAME\"]",
+    ];
+    let database = database.display();
+    let lines = lines.join("\n    ");
+    format!(
+        "it answers well, but {database} does not exist: the app ignores its lane\n  hint: add to its settings\n    {lines}"
+    )
 }

@@ -5,16 +5,13 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::snapshot::InstanceStatus;
-use crate::model::in_words;
+use crate::model::{Phase, in_words};
 
 /// One line per instance, columns as wide as they need to be, no frame.
 #[must_use]
 pub fn status(instances: &[InstanceStatus]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["NAME", "PHASE", "HEALTH", "PORT", "PID", "UPTIME", "RESTARTS", "URL"]);
-    for instance in instances {
-        table.add_row([
+    rows(instances.iter().map(|instance| {
+        [
             instance.name.to_string(),
             instance.phase.to_string(),
             instance.health.to_string(),
@@ -23,8 +20,25 @@ pub fn status(instances: &[InstanceStatus]) -> String {
             or_dash(instance.uptime_seconds.map(|seconds| in_words(Duration::from_secs_f64(seconds.floor())))),
             instance.restarts.to_string(),
             or_dash(instance.url.as_ref()),
-        ]);
-    }
+        ]
+    }))
+}
+
+/// The same for instances of which nothing runs: names and ports.
+#[must_use]
+pub fn at_rest(instances: &[(String, Option<u16>)]) -> String {
+    rows(instances.iter().map(|(name, port)| {
+        let none = || "-".to_owned();
+        let stopped = Phase::Stopped.to_string();
+        [name.clone(), stopped, none(), or_dash(*port), none(), none(), none(), none()]
+    }))
+}
+
+fn rows(rows: impl Iterator<Item = [String; 8]>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["NAME", "PHASE", "HEALTH", "PORT", "PID", "UPTIME", "RESTARTS", "URL"]);
+    table.add_rows(rows);
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }

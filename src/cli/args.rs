@@ -1,0 +1,249 @@
+//! The words of the command line. Imported by every command, imports none.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// One app, many instances, side by side on one machine.
+#[derive(Debug, Parser)]
+#[command(name = "laneway", version, about, max_term_width = 100, subcommand_help_heading = "Verbs")]
+#[command(after_help = "Each preset of the file is a verb too: laneway start-chat -d --wait")]
+pub struct Arguments {
+    /// Where the fleet is.
+    #[command(flatten)]
+    pub place: Place,
+    /// Other values.
+    #[command(flatten)]
+    pub values: Values,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Where the fleet is.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Place {
+    /// Configuration file; further ones lie over the first [default: instances.yaml, here or above]
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Go there first
+    #[arg(short = 'C', long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+}
+
+/// Values other than the file's.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Values {
+    /// Lay this profile over the defaults
+    #[arg(long, global = true, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Set one value, such as defaults.restart=always (values are YAML)
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Start laneway and instances, and stay attached: Ctrl-C stops all
+    Up(Up),
+    /// Stop everything, and laneway too
+    Down(Down),
+    /// Start instances of a fleet that is up
+    Start(Start),
+    /// Stop instances; laneway stays
+    Stop(Names),
+    /// Stop instances and start them anew
+    Restart(Start),
+    /// Show what runs and how it is (exit code 0: all well, 1: not all, 3: nothing runs)
+    #[command(visible_alias = "ps")]
+    Status(Status),
+    /// Say why an instance is what it is, and what happens next
+    Why(Why),
+    /// Show what instances print, merged in the order of time
+    Logs(Logs),
+    /// Print the environment of an instance
+    Env(Env),
+    /// Run a command in the lane of an instance
+    Exec(Exec),
+    /// Print the plan: every value as resolved
+    Config(Config),
+    /// Check the file, and that nothing collides
+    Check(Check),
+    /// The small process; started by `up`
+    #[command(hide = true)]
+    Keeper,
+    /// The supervisor; started by the keeper
+    #[command(hide = true)]
+    Supervisor,
+    /// A preset, or a word that is none.
+    #[command(external_subcommand)]
+    Other(Vec<String>),
+}
+
+/// `up`, and every preset.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Up {
+    /// Instances, globs or presets [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Return once the servers are started; they go on without this terminal
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Return once they are healthy, or say who is not
+    #[arg(long)]
+    pub wait: bool,
+    /// How long to wait for health, in seconds or as 90s, 2m
+    #[arg(long, value_name = "TIME", value_parser = seconds_or_words, default_value = "2m")]
+    pub wait_timeout: std::time::Duration,
+}
+
+/// `laneway start-chat -d --wait`: the flags of `up`, without names.
+#[derive(Debug, Parser)]
+#[command(disable_version_flag = true)]
+pub struct PresetUp {
+    /// Return once the servers are started; they go on without this terminal
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Return once they are healthy, or say who is not
+    #[arg(long)]
+    pub wait: bool,
+    /// How long to wait for health, in seconds or as 90s, 2m
+    #[arg(long, value_name = "TIME", value_parser = seconds_or_words, default_value = "2m")]
+    pub wait_timeout: std::time::Duration,
+    /// Other values.
+    #[command(flatten)]
+    pub values: Values,
+}
+
+/// `down`.
+#[derive(Debug, Args)]
+pub struct Down {
+    /// Without grace: kill at once
+    #[arg(long)]
+    pub now: bool,
+}
+
+/// `start`, `restart`.
+#[derive(Debug, Args)]
+pub struct Start {
+    /// Instances, globs or presets
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+    /// Return once they are healthy, or say who is not
+    #[arg(long)]
+    pub wait: bool,
+    /// How long to wait for health, in seconds or as 90s, 2m
+    #[arg(long, value_name = "TIME", value_parser = seconds_or_words, default_value = "2m")]
+    pub wait_timeout: std::time::Duration,
+}
+
+/// Some instances.
+#[derive(Debug, Args)]
+pub struct Names {
+    /// Instances, globs or presets
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Instances, globs or presets [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `why`.
+#[derive(Debug, Args)]
+pub struct Why {
+    /// The instance
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// Instances, globs or presets [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Go on with what comes, across restarts
+    #[arg(short, long)]
+    pub follow: bool,
+    /// So many of the last lines, or `all`
+    #[arg(short = 'n', long, value_name = "LINES", default_value = "100", value_parser = lines)]
+    pub lines: usize,
+    /// Without the instance's name before each line
+    #[arg(long)]
+    pub no_prefix: bool,
+}
+
+/// `env`.
+#[derive(Debug, Args)]
+pub struct Env {
+    /// The instance
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// For `eval`, for a .env file, or for a program
+    #[arg(long, value_enum, default_value = "shell")]
+    pub format: EnvFormat,
+    /// Secrets too
+    #[arg(long)]
+    pub reveal: bool,
+}
+
+/// How `env` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EnvFormat {
+    /// `export NAME='value'`
+    Shell,
+    /// `NAME="value"`
+    Dotenv,
+    /// An object
+    Json,
+}
+
+/// `exec`.
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// The instance
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Program and arguments
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+/// `config`.
+#[derive(Debug, Args)]
+pub struct Config {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn seconds_or_words(text: &str) -> Result<std::time::Duration, String> {
+    match text.parse() {
+        Ok(seconds) => Ok(std::time::Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string()),
+    }
+}
+
+fn lines(text: &str) -> Result<usize, String> {
+    if text == "all" { Ok(usize::MAX) } else { text.parse().map_err(|_| "a number, or `all`".to_owned()) }
+}

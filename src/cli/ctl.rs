@@ -1,0 +1,241 @@
+//! Verbs that talk to a supervisor: down, start, stop, restart, status, why.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anstream::{eprintln, println};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::os::fd::AsFd;
+
+use super::args::{Down, Names, Start, Status, Why};
+use super::paint;
+use super::place::Fleet;
+use super::report::{self, DONE, FAILED, Failure, NOT_RUNNING};
+use crate::control::{Change, Client, DownRequest, StartRequest, StopRequest, WaitFor};
+use crate::model::{Goal, InstanceName, Phase, in_words};
+use crate::plan;
+use crate::view::snapshot::{FleetStatus, InstanceStatus, Outcome};
+use crate::view::table;
+
+/// How long keeper and supervisor may take to end once everything is down, in milliseconds.
+const LAST_BREATH: u16 = 10_000;
+
+/// `laneway down`.
+///
+/// # Errors
+/// Exit code 3 when nothing runs.
+pub fn down(fleet: &Fleet, arguments: &Down) -> Result<ExitCode, Failure> {
+    let client = fleet.client()?;
+    Ok(ExitCode::from(bring_down(&client, arguments.now)?))
+}
+
+/// Brings everything down and waits until laneway itself is gone; the exit code.
+///
+/// # Errors
+/// When the supervisor breaks off.
+pub fn bring_down(client: &Client, now: bool) -> Result<u8, Failure> {
+    let status = client.status()?;
+    let keeper = i32::try_from(status.keeper_pid).ok().and_then(Pid::from_raw);
+    let keeper = keeper.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    show_progress(client, None);
+    let outcome: Outcome = client.post("/v1/down", &DownRequest { now })?;
+    report::troubles(&outcome.troubles);
+    if let Some(keeper) = keeper {
+        let _ = poll(&mut [PollFd::new(keeper.as_fd(), PollFlags::POLLIN)], PollTimeout::from(LAST_BREATH));
+    }
+    if outcome.done {
+        eprintln!("{} is down", status.project);
+    }
+    Ok(if outcome.done { DONE } else { FAILED })
+}
+
+/// `laneway start`, `laneway restart`.
+///
+/// # Errors
+/// Exit code 2 for an unknown name, 3 when nothing runs.
+pub fn start(fleet: &Fleet, path: &str, arguments: &Start) -> Result<ExitCode, Failure> {
+    let client = fleet.client()?;
+    show_progress(&client, Some(&arguments.names));
+    let request = start_request(arguments.names.clone(), arguments.wait, arguments.wait_timeout);
+    Ok(finish(&client.post(path, &request)?))
+}
+
+/// The wish of `up`, `start` and `restart`.
+#[must_use]
+pub fn start_request(instances: Vec<String>, wait: bool, timeout: Duration) -> StartRequest {
+    let wait = if wait { WaitFor::Healthy } else { WaitFor::Started };
+    StartRequest { instances, wait, timeout_seconds: Some(timeout.as_secs_f64()) }
+}
+
+/// `laneway stop`.
+///
+/// # Errors
+/// Exit code 2 for an unknown name, 3 when nothing runs.
+pub fn stop(fleet: &Fleet, arguments: &Names) -> Result<ExitCode, Failure> {
+    let client = fleet.client()?;
+    show_progress(&client, Some(&arguments.names));
+    Ok(finish(&client.post("/v1/stop", &StopRequest { instances: arguments.names.clone() })?))
+}
+
+/// Says what came of a request: data to standard output, trouble to standard error.
+fn finish(outcome: &Outcome) -> ExitCode {
+    println!("{}", paint::table(&table::status(&outcome.instances), &outcome.instances));
+    report::troubles(&outcome.troubles);
+    ExitCode::from(if outcome.done { DONE } else { FAILED })
+}
+
+/// Prints each change of `names` (globs, presets; none = all) to standard error while the command waits for its answer.
+pub fn show_progress(client: &Client, names: Option<&[String]>) {
+    use std::io::IsTerminal;
+    if !std::io::stderr().is_terminal() {
+        return;
+    }
+    let Ok(mut events) = client.events() else { return };
+    let Some(Change::Status(first)) = events.next() else { return };
+    let wanted = names.and_then(|names| chosen(&first, names).ok());
+    std::thread::spawn(move || {
+        for change in events {
+            if let Change::Instance(instance) = change
+                && wanted.as_ref().is_none_or(|wanted| wanted.contains(&instance.name))
+            {
+                eprintln!("{}", progress_line(&instance, 0));
+            }
+        }
+    });
+}
+
+/// One change, for people.
+#[must_use]
+pub fn progress_line(instance: &InstanceStatus, width: usize) -> String {
+    let words = paint::state(instance);
+    let reason = &instance.explanation.reason;
+    let next = match &instance.explanation.next {
+        Some(next) if matches!(instance.phase, Phase::Backoff | Phase::Waiting | Phase::Failed) => format!("; {next}"),
+        _ => String::new(),
+    };
+    format!("{:width$}  {words}: {reason}{next}", instance.name)
+}
+
+/// The names among `status` that `words` mean.
+fn chosen(status: &FleetStatus, words: &[String]) -> Result<BTreeSet<InstanceName>, ()> {
+    let names = status.instances.iter().map(|instance| &instance.name);
+    let found: BTreeSet<_> =
+        names.filter(|name| words.iter().any(|word| plan::glob(word, name.as_str()))).cloned().collect();
+    if found.is_empty() { Err(()) } else { Ok(found) }
+}
+
+/// `laneway status`.
+///
+/// # Errors
+/// Exit code 2 for an unknown name or a broken file while nothing runs.
+pub fn status(fleet: &Fleet, arguments: &Status) -> Result<ExitCode, Failure> {
+    let Some(home) = fleet.running() else { return status_at_rest(fleet, arguments) };
+    let mut status = Client::new(home.clone()).status()?;
+    if !arguments.names.is_empty() {
+        let plan = home.running_plan().ok_or_else(|| Failure::failed("the running plan cannot be read"))?;
+        let wanted = plan::select(&plan, &arguments.names)?;
+        let names: BTreeSet<_> = wanted.into_iter().map(|id| plan.spec(id).name.clone()).collect();
+        status.instances.retain(|instance| names.contains(&instance.name));
+    }
+    if arguments.json {
+        println!("{}", to_json(&status)?);
+    } else {
+        println!("{}", paint::table(&table::status(&status.instances), &status.instances));
+        for instance in &status.instances {
+            if let Some(note) = note(instance) {
+                eprintln!("{note}");
+            }
+        }
+        if status.ending {
+            eprintln!("laneway is on its way down");
+        }
+    }
+    Ok(ExitCode::from(exit_code(&status.instances)))
+}
+
+/// What a person should see of an instance that is not well, below the table.
+#[must_use]
+pub fn note(instance: &InstanceStatus) -> Option<String> {
+    let explanation = &instance.explanation;
+    let calm = instance.is_well() || instance.phase == Phase::Stopped;
+    if calm {
+        return instance.warning.as_ref().map(|warning| format!("{}: {warning}", instance.name));
+    }
+    let next = explanation.next.as_ref().map(|next| format!("; {next}")).unwrap_or_default();
+    let hint = explanation.hint.as_ref().map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
+    Some(format!("{}: {}{next}{hint}", instance.name, explanation.reason))
+}
+
+/// 0: all that are wanted are well; 3: all stopped; 1: anything else.
+fn exit_code(instances: &[InstanceStatus]) -> u8 {
+    if instances.iter().all(|instance| instance.phase == Phase::Stopped) {
+        return NOT_RUNNING;
+    }
+    let well = instances.iter().filter(|instance| instance.goal == Goal::Up).all(InstanceStatus::is_well);
+    let settled = instances.iter().filter(|i| i.goal == Goal::Down).all(|i| i.phase == Phase::Stopped);
+    if well && settled { DONE } else { FAILED }
+}
+
+/// The instances of the file, all stopped.
+fn status_at_rest(fleet: &Fleet, arguments: &Status) -> Result<ExitCode, Failure> {
+    let plan = fleet.plan()?;
+    let wanted = plan::select(&plan, &arguments.names)?;
+    if arguments.json {
+        let names: Vec<_> =
+            wanted.iter().map(|id| serde_json::json!({"name": plan.spec(*id).name, "phase": "stopped"})).collect();
+        println!("{}", to_json(&serde_json::json!({"project": plan.project, "file": plan.file, "instances": names}))?);
+    } else {
+        let rows: Vec<_> =
+            wanted.iter().map(|id| (plan.spec(*id).name.to_string(), plan.spec(*id).facts.port)).collect();
+        println!("{}", table::at_rest(&rows));
+        eprintln!("nothing runs from {}; start it with: laneway up", plan.file.display());
+    }
+    Ok(ExitCode::from(NOT_RUNNING))
+}
+
+/// `laneway why`.
+///
+/// # Errors
+/// Exit code 2 for an unknown name, 3 when nothing runs.
+pub fn why(fleet: &Fleet, arguments: &Why) -> Result<ExitCode, Failure> {
+    let instance = fleet.client()?.instance(&arguments.name)?;
+    if arguments.json {
+        println!("{}", to_json(&instance)?);
+        return Ok(ExitCode::from(DONE));
+    }
+    let age = in_words(Duration::from_secs_f64(instance.since_seconds));
+    println!("{} is {}, for {age}", instance.name, paint::state(&instance));
+    let explanation = &instance.explanation;
+    let mut lines = vec![("why", explanation.reason.clone())];
+    lines.extend(explanation.evidence.iter().map(|evidence| ("seen", evidence.clone())));
+    if let (Some(pid), Some(uptime)) = (instance.pid, instance.uptime_seconds) {
+        lines.push(("process", format!("pid {pid}, for {}", in_words(Duration::from_secs_f64(uptime)))));
+    }
+    if instance.restarts > 0 || instance.failures > 0 {
+        lines.push((
+            "restarts",
+            format!("{} since it was asked to start, {} failures in a row", instance.restarts, instance.failures),
+        ));
+    }
+    lines.extend(
+        instance.survivors.iter().map(|left| ("left", format!("pid {} ({}), {}", left.pid, left.command, left.state))),
+    );
+    lines.extend(explanation.next.iter().map(|next| ("next", next.clone())));
+    lines.extend(instance.warning.iter().map(|warning| ("warning", warning.clone())));
+    lines.extend(explanation.hint.iter().map(|hint| ("hint", hint.clone())));
+    lines.push(("log", instance.log.display().to_string()));
+    for (what, text) in lines {
+        println!("  {what:<9} {text}");
+    }
+    Ok(ExitCode::from(DONE))
+}
+
+/// Indented JSON.
+///
+/// # Errors
+/// Never for what is written here.
+pub fn to_json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value).map_err(|error| Failure::failed(error.to_string()))
+}

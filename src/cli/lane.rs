@@ -1,0 +1,158 @@
+//! Verbs that use a lane from outside: env, exec.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use anstream::println;
+
+use super::args::{Env, EnvFormat, Exec};
+use super::ctl::to_json;
+use super::place::Fleet;
+use super::report::{DONE, Failure, USAGE};
+use crate::plan::{self, Plan, spec::Spec};
+use crate::runtime::{lane, look};
+
+/// What stands for a secret that is not revealed.
+const HIDDEN: &str = "(hidden; --reveal shows it)";
+
+/// `laneway env`.
+///
+/// # Errors
+/// Exit code 2 for an unknown name.
+pub fn env(fleet: &Fleet, arguments: &Env) -> Result<ExitCode, Failure> {
+    let plan = fleet.running_plan_or_plan()?;
+    let spec = single(&plan, &arguments.name)?;
+    let mut variables = spec.environment.clone();
+    if arguments.reveal {
+        if spec.facts.secret_in_environment {
+            let secret = lane::secret(spec).map_err(|error| Failure::failed(error.to_string()))?;
+            variables.insert("SECRET_KEY".to_owned(), secret);
+        }
+    } else {
+        if spec.facts.secret_in_environment {
+            variables.insert("SECRET_KEY".to_owned(), HIDDEN.to_owned());
+        }
+        for (name, value) in &mut variables {
+            if is_secret(name) && value != HIDDEN {
+                HIDDEN.clone_into(value);
+            }
+            hide_password(value);
+        }
+    }
+    match arguments.format {
+        EnvFormat::Json => println!("{}", to_json(&variables)?),
+        EnvFormat::Shell => {
+            for (name, value) in variables {
+                println!("export {name}={}", shell_quoted(&value));
+            }
+        }
+        EnvFormat::Dotenv => {
+            for (name, value) in variables {
+                println!("{name}={}", dotenv_quoted(&value));
+            }
+        }
+    }
+    Ok(ExitCode::from(DONE))
+}
+
+/// Names that promise a secret.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    ["SECRET", "PASSWORD", "PASSWD", "TOKEN", "API_KEY", "PRIVATE_KEY", "CREDENTIAL"]
+        .iter()
+        .any(|word| name.contains(word))
+        && !name.ends_with("_FILE")
+}
+
+/// `scheme://user:password@host` keeps everything but the password.
+fn hide_password(value: &mut String) {
+    if let Some((scheme, rest)) = value.split_once("://")
+        && let Some((login, place)) = rest.split_once('@')
+        && let Some((user, _)) = login.split_once(':')
+        && !login.contains('/')
+    {
+        *value = format!("{scheme}://{user}:***@{place}");
+    }
+}
+
+fn shell_quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
+fn dotenv_quoted(value: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in value.chars() {
+        match c {
+            '"' | '\\' | '$' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            _ => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// `laneway exec`: becomes the command, with the terminal, in the lane.
+///
+/// # Errors
+/// Exit code 2 for an unknown name or a missing program.
+pub fn exec(fleet: &Fleet, arguments: &Exec) -> Result<ExitCode, Failure> {
+    let plan = fleet.running_plan_or_plan()?;
+    let spec = single(&plan, &arguments.name)?;
+    let failed = |error: lane::LaneError| Failure::failed(format!("the lane cannot be prepared: {error}"));
+    lane::prepare(spec).map_err(failed)?;
+    let mut environment = lane::environment(spec).map_err(failed)?;
+    // The lane decides over the app, the terminal over how it looks.
+    for name in ["TERM", "COLORTERM", "NO_COLOR", "COLUMNS", "LINES"] {
+        if let Some(value) = std::env::var_os(name) {
+            environment.entry(name.into()).or_insert(value);
+        }
+    }
+    let path = spec.environment.get("PATH").map(String::as_str);
+    let missing = |what: String| Failure::Other { code: USAGE, what, hint: None };
+    let program = look::program(&arguments.command, &spec.working_dir, path).map_err(|obstacle| {
+        missing(match obstacle {
+            crate::machine::Obstacle::Program { path, error } => format!("`{}` cannot be run: {error}", path.display()),
+            crate::machine::Obstacle::Directory { path, error } => format!("working_dir `{}`: {error}", path.display()),
+            other => format!("{other:?}"),
+        })
+    })?;
+    let (name, rest) = arguments.command.split_first().ok_or_else(|| missing("no command".to_owned()))?;
+    let error =
+        Command::new(program).arg0(name).args(rest).current_dir(&spec.working_dir).env_clear().envs(environment).exec();
+    Err(Failure::failed(format!("`{name}`: {}", look::words(&error))))
+}
+
+fn single<'a>(plan: &'a Plan, name: &String) -> Result<&'a Spec, Failure> {
+    match plan::select(plan, std::slice::from_ref(name))?.as_slice() {
+        [id] => Ok(plan.spec(*id)),
+        _ => Err(Failure::usage(format!("`{name}` means several instances"), "name one")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_in_urls_are_hidden_and_nothing_else() {
+        let table = [
+            ("postgres://me:geheim@h:5432/db", "postgres://me:***@h:5432/db"),
+            ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+            ("sqlite:////abs/a@b:c", "sqlite:////abs/a@b:c"),
+            ("plain", "plain"),
+        ];
+        for (value, expected) in table {
+            let mut value = value.to_owned();
+            hide_password(&mut value);
+            assert_eq!(value, expected);
+        }
+    }
+
+    #[test]
+    fn what_is_quoted_reads_back_as_it_was() {
+        assert_eq!(shell_quoted("it's $HOME"), r"'it'\''s $HOME'");
+        assert_eq!(dotenv_quoted("a \"b\" $c \\ \n"), r#""a \"b\" \$c \\ \n""#);
+        assert!(is_secret("DB_PASSWORD") && is_secret("my_token") && !is_secret("SECRET_KEY_FILE"));
+    }
+}

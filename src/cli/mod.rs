@@ -1,0 +1,135 @@
+//! The command line: one command at a time, a client like any other. Argument parsing lives here only.
+
+mod args;
+mod ctl;
+mod lane;
+mod logs;
+mod paint;
+mod place;
+mod report;
+mod settings;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser};
+
+use args::{Arguments, PresetUp, Verb};
+use place::Fleet;
+use report::Failure;
+
+use crate::config::{self, RESERVED_VERBS};
+use crate::{daemon, keeper};
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help is no failure; the rest is exit code 2.
+            let code = u8::try_from(error.exit_code()).unwrap_or(report::USAGE);
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match arguments.verb {
+        Verb::Keeper => code(keeper::run()),
+        Verb::Supervisor => code(daemon::run_supervisor()),
+        _ => dispatch(arguments).unwrap_or_else(Failure::report),
+    }
+}
+
+fn code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(report::FAILED))
+}
+
+fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let Arguments { place, values, verb } = arguments;
+    let fleet = Fleet::new(&place, &values)?;
+    match verb {
+        Verb::Up(arguments) => up::run(&fleet, &arguments),
+        Verb::Down(arguments) => ctl::down(&fleet, &arguments),
+        Verb::Start(arguments) => ctl::start(&fleet, "/v1/start", &arguments),
+        Verb::Restart(arguments) => ctl::start(&fleet, "/v1/restart", &arguments),
+        Verb::Stop(arguments) => ctl::stop(&fleet, &arguments),
+        Verb::Status(arguments) => ctl::status(&fleet, &arguments),
+        Verb::Why(arguments) => ctl::why(&fleet, &arguments),
+        Verb::Logs(arguments) => logs::run(&fleet, &arguments),
+        Verb::Env(arguments) => lane::env(&fleet, &arguments),
+        Verb::Exec(arguments) => lane::exec(&fleet, &arguments),
+        Verb::Config(arguments) => settings::config(&fleet, &arguments),
+        Verb::Check(arguments) => settings::check(&fleet, &arguments),
+        Verb::Other(words) => other(&place, &values, &words),
+        Verb::Keeper | Verb::Supervisor => Ok(ExitCode::from(report::USAGE)),
+    }
+}
+
+/// What other tools call it, and what it is called here.
+const ELSEWHERE: [(&str, &str); 14] = [
+    ("reload", "laneway restart NAME (after a change of the file: laneway down, then up)"),
+    ("tail", "laneway logs -f NAME"),
+    ("ls", "laneway status"),
+    ("list", "laneway status"),
+    ("monit", "laneway status, laneway why NAME"),
+    ("top", "laneway status"),
+    ("enable", "laneway start NAME"),
+    ("disable", "laneway stop NAME"),
+    ("delete", "laneway stop NAME"),
+    ("rm", "laneway stop NAME"),
+    ("run", "laneway exec NAME -- COMMAND"),
+    ("validate", "laneway check"),
+    ("shutdown", "laneway down"),
+    ("log", "laneway logs NAME"),
+];
+
+/// A preset, or a word that is none.
+fn other(place: &args::Place, values: &args::Values, words: &[String]) -> Result<ExitCode, Failure> {
+    let Some((word, rest)) = words.split_first() else {
+        return Err(Failure::usage("no verb", "laneway --help"));
+    };
+    if let Some((_, here)) = ELSEWHERE.iter().find(|(theirs, _)| theirs == word) {
+        return Err(Failure::usage(format!("there is no verb `{word}`"), format!("here it is: {here}")));
+    }
+    let flags = preset_flags(word, rest);
+    let flags = match flags {
+        Ok(flags) => flags,
+        Err(error) => error.exit(),
+    };
+    let mut all = values.clone();
+    all.profile = flags.values.profile.clone().or(all.profile);
+    all.set.extend(flags.values.set.clone());
+    let fleet = Fleet::new(place, &all)?;
+    let (settings, problems) = config::read(fleet.source());
+    let Some(settings) = settings else { return Err(problems.into()) };
+    match settings.presets.get(word) {
+        Some(preset) => {
+            let names = preset.instances.iter().map(ToString::to_string).collect();
+            up::preset(fleet, names, preset.profile.clone(), &flags)
+        }
+        None if !problems.is_empty() => Err(problems.into()),
+        None => {
+            let presets: Vec<&str> = settings.presets.keys().map(String::as_str).collect();
+            let known = presets.iter().copied().chain(RESERVED_VERBS.into_iter().filter(|verb| is_verb(verb)));
+            let hint = match config::nearest_name(word, known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None if presets.is_empty() => "laneway --help lists the verbs; the file has no presets".to_owned(),
+                None => format!("laneway --help lists the verbs; presets are {}", presets.join(", ")),
+            };
+            Err(Failure::usage(format!("there is no verb or preset `{word}`"), hint))
+        }
+    }
+}
+
+fn preset_flags(word: &str, rest: &[String]) -> Result<PresetUp, clap::Error> {
+    let command = PresetUp::command()
+        .name("laneway")
+        .bin_name(format!("laneway {word}"))
+        .about(format!("Start the instances of the preset `{word}`, and stay attached: Ctrl-C stops all"));
+    let words = std::iter::once(word.to_owned()).chain(rest.iter().cloned());
+    PresetUp::from_arg_matches(&command.try_get_matches_from(words)?)
+}
+
+fn is_verb(word: &str) -> bool {
+    Arguments::command().get_subcommands().any(|verb| verb.get_name() == word && !verb.is_hide_set())
+}

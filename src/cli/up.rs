@@ -1,0 +1,226 @@
+//! `laneway up`, and every preset: start a pair if none runs, wish, and stay attached.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use anstream::{eprintln, println};
+
+use super::args::{PresetUp, Up};
+use super::ctl::{self, bring_down, note, progress_line, start_request};
+use super::logs::MergedLogs;
+use super::paint;
+use super::place::Fleet;
+use super::report::{self, DONE, FAILED, Failure, INTERRUPTED};
+use crate::control::{Change, Client};
+use crate::daemon::{self, Launch};
+use crate::plan::{self, Plan};
+use crate::runtime::home::Home;
+use crate::view::snapshot::Outcome;
+use crate::view::table;
+
+/// How long somebody else's start may take until it answers.
+const OTHERS: Duration = Duration::from_secs(10);
+
+/// `laneway up`.
+///
+/// # Errors
+/// Everything that is wrong with the file; a fleet that runs with another plan.
+pub fn run(fleet: &Fleet, arguments: &Up) -> Result<ExitCode, Failure> {
+    let plan = fleet.plan()?;
+    let who = plan::select(&plan, &arguments.names)?;
+    let names: Vec<String> = who.iter().map(|id| plan.spec(*id).name.to_string()).collect();
+    let home = Home::of(&plan.state_dir);
+    let is_ours = ensure(fleet, &plan, &home)?;
+    let client = Client::new(home);
+    if arguments.detach || arguments.wait {
+        ctl::show_progress(&client, Some(&names));
+        let outcome: Outcome =
+            client.post("/v1/start", &start_request(names, arguments.wait, arguments.wait_timeout))?;
+        return Ok(ExitCode::from(show(&outcome)));
+    }
+    attach(&client, &plan, names, is_ours, arguments.wait_timeout)
+}
+
+/// A preset: its instances, with its profile.
+///
+/// # Errors
+/// As `run`; exit code 2 if there is no such preset.
+pub fn preset(
+    fleet: Fleet,
+    names: Vec<String>,
+    profile: Option<String>,
+    flags: &PresetUp,
+) -> Result<ExitCode, Failure> {
+    let PresetUp { detach, wait, wait_timeout, .. } = *flags;
+    run(&fleet.with_profile(profile), &Up { names, detach, wait, wait_timeout })
+}
+
+/// Makes sure that a supervisor runs this plan; whether this call started it.
+fn ensure(fleet: &Fleet, plan: &Plan, home: &Home) -> Result<bool, Failure> {
+    let place = |error: std::io::Error| Failure::failed(format!("{}: {error}", home.directory().display()));
+    home.prepare().map_err(place)?;
+    let mut waited = Duration::ZERO;
+    loop {
+        if let Some(lock) = home.lock().map_err(place)? {
+            daemon::start(home, lock, &Launch::new(fleet.source()))
+                .map_err(|error| Failure::failed(error.to_string()))?;
+            return Ok(true);
+        }
+        if Client::new(home.clone()).status().is_ok() {
+            return same_plan(plan, home).map(|()| false);
+        }
+        if waited >= OTHERS {
+            return Err(Failure::failed(format!(
+                "another laneway holds {} and does not answer\n  hint: see {}",
+                home.directory().join("lock").display(),
+                home.log().display()
+            )));
+        }
+        let pause = Duration::from_millis(50);
+        pause_for(pause);
+        waited += pause;
+    }
+}
+
+/// Waiting for another process to get ready: it has no descriptor that could be waited on.
+fn pause_for(duration: Duration) {
+    let _ =
+        nix::poll::poll(&mut [], nix::poll::PollTimeout::try_from(duration).unwrap_or(nix::poll::PollTimeout::ZERO));
+}
+
+/// A second `up` with an equal plan is a client of the first; with another it would be a surprise.
+fn same_plan(plan: &Plan, home: &Home) -> Result<(), Failure> {
+    let Some(running) = home.running_plan() else { return Ok(()) };
+    let changes = plan::diff(&running, plan);
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let pid = Client::new(home.clone()).status().map_or(0, |status| status.supervisor_pid);
+    let list: Vec<_> = changes.iter().map(|change| format!("\n  {change}")).collect();
+    Err(Failure::Other {
+        code: FAILED,
+        what: format!("this fleet runs already (pid {pid}), with another plan:{}", list.concat()),
+        hint: Some("laneway down, then up again; or ask with the same file, --profile and --set".to_owned()),
+    })
+}
+
+/// Says how it went: the table, then the trouble. Returns the exit code.
+fn show(outcome: &Outcome) -> u8 {
+    println!("{}", paint::table(&table::status(&outcome.instances), &outcome.instances));
+    report::troubles(&outcome.troubles);
+    for instance in &outcome.instances {
+        if let Some(warning) = note(instance).filter(|_| instance.is_well()) {
+            eprintln!("{warning}");
+        }
+    }
+    if outcome.done { DONE } else { FAILED }
+}
+
+/// What the attached command waits for.
+enum News {
+    Answered(Box<Result<Outcome, Failure>>),
+    SupervisorEnded,
+    BroughtDown(Result<u8, Failure>),
+}
+
+fn attach(
+    client: &Client,
+    plan: &Plan,
+    names: Vec<String>,
+    is_ours: bool,
+    timeout: Duration,
+) -> Result<ExitCode, Failure> {
+    let mut logs = MergedLogs::new(plan, &names, true)?;
+    let (sender, news) = mpsc::channel();
+    let presses = on_interrupt(client.clone(), plan.project.clone(), is_ours, sender.clone())?;
+    watch(client, &names, Arc::clone(&presses), sender.clone())?;
+    {
+        let (client, sender, names) = (client.clone(), sender, names);
+        std::thread::spawn(move || {
+            let answer = client.post("/v1/start", &start_request(names, true, timeout)).map_err(Failure::from);
+            let _ = sender.send(News::Answered(Box::new(answer)));
+        });
+    }
+    loop {
+        match news.recv() {
+            Ok(News::Answered(answer)) => {
+                if presses.load(Ordering::Acquire) > 0 {
+                    continue;
+                }
+                show(&(*answer)?);
+                let last = if is_ours { "Ctrl-C stops all" } else { "Ctrl-C leaves, the fleet goes on" };
+                eprintln!("logs follow; {last}");
+                std::thread::spawn(move || {
+                    // Ends with the process, or when nobody reads standard output any more.
+                    let _ = logs.follow();
+                });
+                logs = MergedLogs::new(plan, &[], true)?;
+            }
+            Ok(News::BroughtDown(result)) => {
+                result?;
+                return Ok(ExitCode::from(INTERRUPTED));
+            }
+            Ok(News::SupervisorEnded) if presses.load(Ordering::Acquire) > 0 && is_ours => {}
+            Ok(News::SupervisorEnded) | Err(_) => {
+                eprintln!("the fleet is down");
+                return Ok(ExitCode::from(DONE));
+            }
+        }
+    }
+}
+
+/// First Ctrl-C: down (or only leave, if the fleet ran before). Second: at once.
+fn on_interrupt(
+    client: Client,
+    project: String,
+    is_ours: bool,
+    sender: mpsc::Sender<News>,
+) -> Result<Arc<AtomicU32>, Failure> {
+    let presses = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&presses);
+    ctrlc::set_handler(move || {
+        let press = count.fetch_add(1, Ordering::AcqRel) + 1;
+        if !is_ours {
+            eprintln!("\nleft; {project} goes on. To stop it: laneway down");
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+        if press == 1 {
+            eprintln!("\nstopping all; Ctrl-C again kills at once");
+        } else {
+            eprintln!("\nkilling all");
+        }
+        // Its own thread, so that the next press is heard.
+        let (client, sender) = (client.clone(), sender.clone());
+        std::thread::spawn(move || {
+            let _ = sender.send(News::BroughtDown(bring_down(&client, press > 1)));
+        });
+    })
+    .map_err(|error| Failure::failed(format!("Ctrl-C cannot be listened to: {error}")))?;
+    Ok(presses)
+}
+
+/// Prints every change of `names`; what the others do is theirs.
+fn watch(
+    client: &Client,
+    names: &[String],
+    presses: Arc<AtomicU32>,
+    sender: mpsc::Sender<News>,
+) -> Result<(), Failure> {
+    let events = client.events()?;
+    let names = names.to_vec();
+    let width = names.iter().map(String::len).max().unwrap_or(0);
+    std::thread::spawn(move || {
+        for change in events {
+            if let Change::Instance(instance) = change
+                && names.iter().any(|name| name == instance.name.as_str())
+                && presses.load(Ordering::Acquire) == 0
+            {
+                eprintln!("{}", progress_line(&instance, width));
+            }
+        }
+        let _ = sender.send(News::SupervisorEnded);
+    });
+    Ok(())
+}
