@@ -95,12 +95,13 @@ pub fn show_progress(client: &Client, names: Option<&[String]>) {
     let Ok(mut events) = client.events() else { return };
     let Some(Change::Status(first)) = events.next() else { return };
     let wanted = names.and_then(|names| chosen(&first, names).ok());
+    let width = first.instances.iter().map(|instance| instance.name.as_str().len()).max().unwrap_or(0);
     std::thread::spawn(move || {
         for change in events {
             if let Change::Instance(instance) = change
                 && wanted.as_ref().is_none_or(|wanted| wanted.contains(&instance.name))
             {
-                eprintln!("{}", progress_line(&instance, 0));
+                eprintln!("{}", progress_line(&instance, width));
             }
         }
     });
@@ -110,6 +111,9 @@ pub fn show_progress(client: &Client, names: Option<&[String]>) {
 #[must_use]
 pub fn progress_line(instance: &InstanceStatus, width: usize) -> String {
     let words = paint::state(instance);
+    if instance.phase == Phase::Stopped {
+        return format!("{:width$}  {words}", instance.name);
+    }
     let reason = &instance.explanation.reason;
     let next = match &instance.explanation.next {
         Some(next) if matches!(instance.phase, Phase::Backoff | Phase::Waiting | Phase::Failed) => format!("; {next}"),

@@ -137,7 +137,7 @@ fn attach(
     let presses = on_interrupt(client.clone(), plan.project.clone(), is_ours, sender.clone())?;
     watch(client, &names, Arc::clone(&presses), sender.clone())?;
     {
-        let (client, sender, names) = (client.clone(), sender, names);
+        let (client, sender, names) = (client.clone(), sender, names.clone());
         std::thread::spawn(move || {
             let answer = client.post("/v1/start", &start_request(names, true, timeout)).map_err(Failure::from);
             let _ = sender.send(News::Answered(Box::new(answer)));
@@ -149,14 +149,19 @@ fn attach(
                 if presses.load(Ordering::Acquire) > 0 {
                     continue;
                 }
-                show(&(*answer)?);
+                let outcome = (*answer)?;
+                show(&outcome);
+                if outcome.done {
+                    // What led here is of interest only where it led to trouble.
+                    logs = MergedLogs::new(plan, &names, true)?;
+                }
                 let last = if is_ours { "Ctrl-C stops all" } else { "Ctrl-C leaves, the fleet goes on" };
                 eprintln!("logs follow; {last}");
+                let mut followed = std::mem::replace(&mut logs, MergedLogs::none());
                 std::thread::spawn(move || {
                     // Ends with the process, or when nobody reads standard output any more.
-                    let _ = logs.follow();
+                    let _ = followed.follow();
                 });
-                logs = MergedLogs::new(plan, &[], true)?;
             }
             Ok(News::BroughtDown(result)) => {
                 result?;
