@@ -40,7 +40,9 @@ const DESCRIPTORS: (u64, u64) = (6, 128);
 /// Runs as the supervisor, with the descriptors open that the keeper leaves. Returns the exit code.
 #[must_use]
 pub fn run() -> i32 {
-    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).with_target(false).init();
+    // Standard error is a pipe to the keeper. When that is dead, a complaint about it would be a panic.
+    let log = tracing_subscriber::fmt().with_writer(io::stderr).log_internal_errors(false);
+    log.with_ansi(false).with_target(false).init();
     let _kept = [LOCK_FD, RUN_DIR_FD].map(take);
     // A second supervisor of the same keeper finds it closed: its client was answered long ago.
     let is_first = fcntl(borrow(READY_FD), FcntlArg::F_GETFD).is_ok();

@@ -3,9 +3,15 @@
 //! Only membership is used, no controllers, so a hybrid hierarchy or a delegated subtree is enough.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// How often, and how many milliseconds each time, the end of killed processes is waited for.
+const LOOKS: u32 = 30;
+const LOOK_AGAIN: u8 = 100;
 
 /// Where the runs' cgroups are made.
 #[derive(Clone, Debug)]
@@ -60,6 +66,7 @@ impl Cgroups {
             .filter(|cgroup| {
                 let lived = cgroup.is_populated();
                 cgroup.kill();
+                cgroup.wait_until_empty();
                 cgroup.remove();
                 lived
             })
@@ -99,6 +106,19 @@ impl Cgroup {
     pub fn kill(&self) {
         if let Ok(mut file) = fs::OpenOptions::new().write(true).open(self.path.join("cgroup.kill")) {
             let _ = file.write_all(b"1");
+        }
+    }
+
+    /// The kernel wakes whoever polls `cgroup.events` when that changes.
+    fn wait_until_empty(&self) {
+        let Ok(mut events) = fs::File::open(self.path.join("cgroup.events")) else { return };
+        for _ in 0..LOOKS {
+            let mut text = String::new();
+            if events.rewind().and_then(|()| events.read_to_string(&mut text)).is_err() || text.contains("populated 0")
+            {
+                return;
+            }
+            let _ = poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], PollTimeout::from(LOOK_AGAIN));
         }
     }
 

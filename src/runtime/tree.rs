@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal as Number, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
@@ -195,15 +196,21 @@ fn kill_pinned(process: &Process) {
     }
 }
 
-/// Kills every living process that an earlier supervisor of `fleet` left, and says whom.
+/// Kills every living process that an earlier supervisor of `fleet` left, waits until they are gone, and says whom: a
+/// killed server holds its port until it has ended.
 pub fn kill_leftovers(fleet: &str) -> Vec<Survivor> {
     let prefix = format!("{MARKER}={fleet}:");
-    let left: Vec<_> = processes::all()
-        .into_iter()
-        .filter(|p| p.is_alive() && p.pid != std::process::id() && has_marker(p.pid, &prefix))
-        .collect();
+    let is_left = |p: &Process| p.is_alive() && p.pid != std::process::id() && has_marker(p.pid, &prefix);
+    let left: Vec<_> = processes::all().into_iter().filter(is_left).collect();
     let named = left.iter().map(survivor).collect();
-    left.iter().for_each(kill_pinned);
+    let pinned: Vec<_> = left.iter().filter_map(Process::pin).collect();
+    for pidfd in &pinned {
+        let _ = pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+    }
+    for pidfd in &pinned {
+        let patience = PollTimeout::try_from(SWEEP_DEADLINE).unwrap_or(PollTimeout::MAX);
+        let _ = poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], patience);
+    }
     named
 }
 

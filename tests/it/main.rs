@@ -1,0 +1,14 @@
+//! The true binary against true processes. One test binary, one module per promise; `cargo test` runs them in parallel.
+//!
+//! `harness` owns everything that a test starts, waits in one place, and fails a test that leaves a process behind.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed; the lints' own exemption does not reach helper functions"
+)]
+
+mod harness;
+
+mod lifecycle;

@@ -1,0 +1,244 @@
+"""A server that behaves as badly as it is told to. Python's standard library only, without `http.server`: it starts fast.
+
+It listens on HOST:PORT of its environment. What it does by itself stands in PUPPET, as words:
+
+    slow=MS           listens only after MS milliseconds        never-listen      lives and never listens
+    listen=PORT       listens there instead of on PORT          reuseport         lets others share the port
+    crash=MS:CODE     ends with CODE after MS milliseconds      exit0             ends at once, with success
+    ignore-term       minds no SIGTERM                          hang              accepts and never answers
+    status=N          answers /health/ with N                   location=URL      ... and with this Location
+    body=TEXT         answers /health/ with this text           flood=N           prints N numbered lines at its start
+    say=TEXT          prints TEXT at its start                  last=TEXT         prints TEXT without line end when it crashes
+    daemon=KIND       leaves a process behind, see `daemon`     leader-ends=MS    the first process ends after MS milliseconds
+
+What it does when asked (GET):
+
+    /health/          its health                                /self             what it was started with, as JSON
+    /hang             from now on it never answers              /crash?CODE       ends with CODE
+    /print?N          prints N numbered lines                   /say?TEXT         prints TEXT (URL-encoded)
+    /freeze           stops itself (SIGSTOP)                    /daemon?KIND      leaves a process behind, answers its pid
+    /listen?PORT      listens there too                         /access?TEXT      writes TEXT into the access log
+    /count            how many lines it was asked to print so far
+
+A daemon is forked twice, in its own session, and minds no SIGTERM. KIND: `plain`, `port` (keeps the listening socket),
+`bare` (another program, with an empty environment).
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+WORDS = dict((word.split("=", 1) + [""])[:2] for word in os.environ.get("PUPPET", "").split())
+HOST = os.environ.get("HOST", "127.0.0.1")
+hanging = threading.Event()
+printing = threading.Lock()
+printed = 0
+
+
+def say(text):
+    sys.stdout.buffer.write(text)
+    sys.stdout.buffer.flush()
+
+
+def print_numbered(count):
+    """Lines `line 000001` ..., counted over the whole life of the process."""
+    global printed
+    with printing:
+        for first in range(printed, printed + count, 1000):
+            last = min(first + 1000, printed + count)
+            say(b"".join(b"line %07d of %s\n" % (n, NAME) for n in range(first + 1, last + 1)))
+        printed += count
+
+
+def unquote(text):
+    pieces = text.replace("+", " ").encode().split(b"%")
+    return pieces[0] + b"".join(bytes([int(piece[:2], 16)]) + piece[2:] for piece in pieces[1:])
+
+
+def daemon(kind, listeners):
+    """Forks twice; returns the pid of what is left behind."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() != 0:
+            os._exit(0)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        if kind != "port":
+            for listener in listeners:
+                listener.close()
+        os.write(writer, str(os.getpid()).encode())
+        os.close(writer)
+        if kind == "bare":
+            os.execve("/bin/sleep", ["sleep", "1000"], {})
+        while True:
+            time.sleep(1000)
+    os.close(writer)
+    os.wait()
+    pid = os.read(reader, 20)
+    os.close(reader)
+    return pid.decode()
+
+
+def limits():
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
+def status_field(name):
+    with open("/proc/self/status") as status:
+        return next(line.split(":", 1)[1].strip() for line in status if line.startswith(name + ":"))
+
+
+def about_self():
+    import json
+
+    descriptors = {}
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            descriptors[number] = os.readlink("/proc/self/fd/" + number)
+        except OSError:
+            pass
+    mask = os.umask(0)
+    os.umask(mask)
+    with open("/proc/self/environ", "rb") as environ:
+        environment = dict(e.split("=", 1) for e in environ.read().decode().split("\0") if e)
+    with open("/proc/self/oom_score_adj") as score:
+        oom = int(score.read())
+    return json.dumps(
+        {
+            "environment": environment,
+            "descriptors_at_start": DESCRIPTORS,
+            "descriptors": descriptors,
+            "umask": mask,
+            "nofile": limits(),
+            "pid": os.getpid(),
+            "sid": os.getsid(0),
+            "pgid": os.getpgid(0),
+            "cwd": os.getcwd(),
+            "blocked": BLOCKED,
+            "ignored": IGNORED,
+            "oom_score_adj": oom,
+            "argv": sys.argv,
+        }
+    )
+
+
+def answer(connection, listeners):
+    with connection:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            got = connection.recv(4096)
+            if not got:
+                return
+            head += got
+        if hanging.is_set():
+            time.sleep(1000)
+        path, _, query = head.split(b" ")[1].decode().partition("?")
+        code, body, more, after = 200, "ok\n", "", None
+        if path == "/health/":
+            code = int(WORDS.get("status", 200))
+            body = WORDS.get("body", "healthy") + "\n"
+            if "location" in WORDS:
+                more = "Location: %s\r\n" % WORDS["location"]
+        elif path == "/self":
+            body = about_self()
+        elif path == "/hang":
+            after = hanging.set
+        elif path == "/crash":
+            after = lambda: crash(int(query or 1))
+        elif path == "/print":
+            print_numbered(int(query))
+        elif path == "/count":
+            body = str(printed)
+        elif path == "/say":
+            say(unquote(query))
+        elif path == "/freeze":
+            after = lambda: os.kill(os.getpid(), signal.SIGSTOP)
+        elif path == "/daemon":
+            body = daemon(query, listeners)
+        elif path == "/listen":
+            listeners.append(listen(int(query)))
+            serve(listeners[-1], listeners)
+        elif path == "/access":
+            with open(os.environ["ACCESS_LOG"], "ab", buffering=0) as log:
+                log.write(unquote(query) + b"\n")
+        else:
+            code = 404
+        head = "HTTP/1.1 %d Puppet\r\nContent-Length: %d\r\nConnection: close\r\n%s\r\n" % (code, len(body), more)
+        connection.sendall(head.encode() + body.encode())
+        connection.shutdown(socket.SHUT_RDWR)
+    if after:
+        after()
+
+
+def listen(port):
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if "reuseport" in WORDS:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((HOST, port))
+    listener.listen(64)
+    return listener
+
+
+def serve(listener, listeners):
+    def run():
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=answer, args=(connection, listeners), daemon=True).start()
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+def crash(code):
+    if "last" in WORDS:
+        say(WORDS["last"].encode())
+    os._exit(code)
+
+
+def later(milliseconds, what):
+    timer = threading.Timer(int(milliseconds) / 1000, what)
+    timer.daemon = True
+    timer.start()
+
+
+def main():
+    if "say" in WORDS:
+        say(WORDS["say"].encode() + b"\n")
+    if "exit0" in WORDS:
+        return
+    if "ignore-term" in WORDS:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    else:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    if "crash" in WORDS:
+        time_, _, code = WORDS["crash"].partition(":")
+        later(time_, lambda: crash(int(code or 1)))
+    if "flood" in WORDS:
+        print_numbered(int(WORDS["flood"]))
+    if "hang" in WORDS:
+        hanging.set()
+    if "slow" in WORDS:
+        time.sleep(int(WORDS["slow"]) / 1000)
+    listeners = []
+    port = WORDS.get("listen", os.environ.get("PORT"))
+    if port and "never-listen" not in WORDS:
+        listeners.append(listen(int(port)))
+        serve(listeners[0], listeners)
+    if "daemon" in WORDS:
+        daemon(WORDS["daemon"], listeners)
+    if "leader-ends" in WORDS:
+        later(WORDS["leader-ends"], lambda: os._exit(0))
+    while True:
+        signal.pause()
+
+
+NAME = os.environ.get("INSTANCE_NAME", "?").encode()
+DESCRIPTORS = {n: os.readlink("/proc/self/fd/" + n) for n in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + n)}
+BLOCKED, IGNORED = status_field("SigBlk"), status_field("SigIgn")
+main()
