@@ -149,6 +149,9 @@ impl Supervisor {
         // Whoever waits for an answer gets it before the socket goes.
         drop(ended);
         let _ = tokio::time::timeout(std::time::Duration::from_secs(1), door).await;
+        for survivor in tree::kill_children() {
+            warn!("ended pid {} ({}), which hid from its instance's stop", survivor.pid, survivor.command);
+        }
         home.clear();
         if let Some(registry) = registry {
             registry.leave(&plan);

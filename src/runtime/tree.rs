@@ -200,7 +200,28 @@ fn kill_pinned(process: &Process) {
 /// killed server holds its port until it has ended.
 pub fn kill_leftovers(fleet: &str) -> Vec<Survivor> {
     let prefix = format!("{MARKER}={fleet}:");
-    let is_left = |p: &Process| p.is_alive() && p.pid != std::process::id() && has_marker(p.pid, &prefix);
+    end(|process| has_marker(process.pid, &prefix))
+}
+
+/// Kills whoever is left of this process's children, where nothing is meant to run any more. Orphans come to a
+/// subreaper, so this finds what hides from every sign: a daemon in its own session with an empty environment.
+pub fn kill_children() -> Vec<Survivor> {
+    let me = std::process::id();
+    let mut ended = Vec::new();
+    // The children of each that goes come to us; none of them lives to have more than a few generations.
+    for _ in 0..100 {
+        let round = end(|process| process.parent == me);
+        if round.is_empty() {
+            break;
+        }
+        ended.extend(round);
+    }
+    ended
+}
+
+/// Kills whoever `is_meant`, and waits until they are gone.
+fn end(is_meant: impl Fn(&Process) -> bool) -> Vec<Survivor> {
+    let is_left = |p: &Process| p.is_alive() && p.pid != std::process::id() && is_meant(p);
     let left: Vec<_> = processes::all().into_iter().filter(is_left).collect();
     let named = left.iter().map(survivor).collect();
     let pinned: Vec<_> = left.iter().filter_map(Process::pin).collect();
