@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use anstream::{eprint, eprintln};
+use anstream::eprintln;
 use anstyle::{AnsiColor, Style};
 
 use crate::config::Problems;
@@ -64,7 +64,7 @@ impl Failure {
                 if terminal {
                     eprintln!("{}\n", problems.render(true));
                 } else {
-                    eprint!("{problems}");
+                    eprintln!("{problems}");
                 }
                 let noun = if count == 1 { "problem" } else { "problems" };
                 eprintln!("laneway: {count} {noun}; nothing was started or changed");
