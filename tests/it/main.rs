@@ -11,4 +11,7 @@
 
 mod harness;
 
+mod health;
 mod lifecycle;
+mod obstacles;
+mod stop;
