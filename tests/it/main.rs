@@ -11,7 +11,10 @@
 
 mod harness;
 
+mod bad_input;
 mod health;
+mod layers;
 mod lifecycle;
 mod obstacles;
 mod stop;
+mod words;
