@@ -301,7 +301,7 @@ fn restart(keys: &mut Keys<'_>, part: Part) -> Restart {
     }
     let attempts = nested.take("max_attempts", |node| value::whole(node, &1, &1_000_000));
     restart.max_attempts = attempts.or(restart.max_attempts);
-    restart.window = nested.take("window", value::positive_duration).unwrap_or(restart.window);
+    restart.window = nested.take("window", value::duration).unwrap_or(restart.window);
     nested.finish();
     restart
 }

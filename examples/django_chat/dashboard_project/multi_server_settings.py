@@ -99,8 +99,20 @@ LOGGING = {
         "line": {"format": f"{{asctime}} {{levelname}} {INSTANCE_NAME} {{name}}: {{message}}", "style": "{"},
         "bare": {"format": "%(message)s"},
     },
+    # A good health check every few seconds is no news; a bad one is.
+    "filters": {
+        "no_good_health_checks": {
+            "()": "django.utils.log.CallbackFilter",
+            "callback": lambda record: "GET /health/ 200" not in record.getMessage(),
+        },
+    },
     "handlers": {
-        "stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "line"},
+        "stdout": {
+            "class": "logging.StreamHandler",
+            "stream": "ext://sys.stdout",
+            "formatter": "line",
+            "filters": ["no_good_health_checks"],
+        },
         "audit": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "bare"},
     },
     "root": {"handlers": ["stdout"], "level": "INFO"},
