@@ -18,7 +18,7 @@ use super::home::Home;
 use super::lane;
 use super::link::{self, KeeperLink};
 use super::look;
-use super::probe::{KnownListener, Prober};
+use super::probe::{CheckUnderWay, KnownListener, Patient, Prober};
 use super::spawn::{Job, Spawner};
 use super::tree::Tree;
 use crate::machine::{Action, Event, Fleet, Obstacle, Request, RequestId, Trouble, Wait, Work};
@@ -63,6 +63,7 @@ pub struct Tools {
 struct Living {
     tree: Arc<Tree>,
     listener: Arc<KnownListener>,
+    check: Arc<CheckUnderWay>,
 }
 
 /// Somebody who waits for an answer.
@@ -182,7 +183,8 @@ impl Driver {
             }
             Fact::Born(run, tree) => {
                 let (pid, tree) = (tree.pid(), Arc::new(tree));
-                self.trees.insert(run, Living { tree: Arc::clone(&tree), listener: Arc::default() });
+                self.trees
+                    .insert(run, Living { tree: Arc::clone(&tree), listener: Arc::default(), check: Arc::default() });
                 let facts = self.facts.clone();
                 tokio::spawn(async move {
                     let exit = tree.exit().await;
@@ -287,6 +289,7 @@ impl Driver {
         };
         let (tools, facts) = (Arc::clone(&self.tools), self.facts.clone());
         tokio::spawn(async move {
+            let _no_check = living.check.end().await;
             let left = living.tree.sweep(&tools.spawner).await;
             let _ = facts.send(Fact::Event(Event::Swept { run, left }));
         });
@@ -311,7 +314,9 @@ impl Driver {
                 };
                 job(spec, label, words, |_| Ok(output))
             };
-            let verdict = tools.prober.check(spec, check, &living.tree, &living.listener, &tools.spawner, job).await;
+            let Living { tree, listener: known, check: under_way } = &living;
+            let patient = Patient { spec, check, tree, known, under_way };
+            let verdict = tools.prober.check(&patient, &tools.spawner, job).await;
             let _ = facts.send(Fact::Event(Event::Probed { run, verdict }));
         });
     }

@@ -4,7 +4,7 @@
 //! it must belong to this run, else somebody else may have answered, and the verdict is a conflict.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
@@ -12,7 +12,7 @@ use nix::unistd::pipe2;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Client, Response, redirect};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, MutexGuard, Notify, Semaphore};
 use tokio::time::timeout;
 
 use super::clock::Clock;
@@ -29,6 +29,21 @@ const IN_FLIGHT: usize = 64;
 /// Most that is read of a body, in bytes.
 const BODY_CAP: usize = 64 * 1024;
 
+/// Whose health is checked, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Patient<'a> {
+    /// The instance.
+    pub spec: &'a Spec,
+    /// Its check.
+    pub check: &'a HealthCheck,
+    /// The run's processes.
+    pub tree: &'a Tree,
+    /// The run's socket, once it was seen.
+    pub known: &'a KnownListener,
+    /// The run's command check, while there is one.
+    pub under_way: &'a CheckUnderWay,
+}
+
 /// What all checks share.
 #[derive(Clone, Debug)]
 pub struct Prober {
@@ -37,9 +52,24 @@ pub struct Prober {
     clock: Clock,
 }
 
+/// Ends a command check with its run: the sweep of the run waits until nothing is left of the check.
+#[derive(Debug, Default)]
+pub struct CheckUnderWay {
+    over: Notify,
+    place: Mutex<()>,
+}
+
+impl CheckUnderWay {
+    /// The run has ended. Resolves when its check has, and lets no other begin as long as what it returns is held.
+    pub async fn end(&self) -> MutexGuard<'_, ()> {
+        self.over.notify_one();
+        self.place.lock().await
+    }
+}
+
 /// The socket of a run that was seen listening: looking again is one `readlink` instead of a search.
 #[derive(Debug, Default)]
-pub struct KnownListener(Mutex<Option<(u32, u32, u32)>>);
+pub struct KnownListener(std::sync::Mutex<Option<(u32, u32, u32)>>);
 
 impl Prober {
     /// A prober without connection pool: a new connection each time also tests that the server accepts.
@@ -57,16 +87,14 @@ impl Prober {
         Ok(Self { client, places: Arc::new(Semaphore::new(IN_FLIGHT)), clock })
     }
 
-    /// Checks the health of the run `tree` of `spec`. `command` makes the job of a command check, given its output.
+    /// Checks the health of a run. `command` makes the job of a command check, given its output.
     pub async fn check(
         &self,
-        spec: &Spec,
-        check: &HealthCheck,
-        tree: &Tree,
-        known: &KnownListener,
+        patient: &Patient<'_>,
         spawner: &Spawner,
         command: impl FnOnce(OwnedFd) -> Result<Job, Obstacle> + Send + 'static,
     ) -> Verdict {
+        let Patient { spec, check, tree, known, under_way } = patient;
         let Ok(_place) = self.places.acquire().await else {
             return broken("the checks are closed");
         };
@@ -74,7 +102,7 @@ impl Prober {
         let answer = match &check.test {
             HealthTest::Http { .. } => timeout(check.timeout, self.ask(spec, check)).await,
             HealthTest::Tcp => timeout(check.timeout, connect(spec)).await,
-            HealthTest::Command(_) => Ok(run(spawner, command, check.timeout).await),
+            HealthTest::Command(_) => Ok(run(spawner, command, check.timeout, under_way).await),
         };
         let status = match answer {
             Ok(Ok(status)) => status,
@@ -144,23 +172,30 @@ async fn run(
     spawner: &Spawner,
     command: impl FnOnce(OwnedFd) -> Result<Job, Obstacle> + Send + 'static,
     deadline: Duration,
+    under_way: &CheckUnderWay,
 ) -> Result<Option<u16>, Fault> {
+    let Ok(_place) = under_way.place.try_lock() else {
+        return Err(Fault::Broken { error: "its run has ended".to_owned() });
+    };
     let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
         .map_err(|error| Fault::Broken { error: look::words(&error.into()) })?;
     let tree = match spawner.spawn(move || command(write_end)).await {
         Ok(tree) => tree,
         Err(obstacle) => return Err(Fault::Broken { error: in_words(&obstacle) }),
     };
-    let exit = timeout(deadline, tree.exit()).await;
-    if exit.is_err() {
+    let exit = tokio::select! {
+        exit = timeout(deadline, tree.exit()) => exit.ok(),
+        () = under_way.over.notified() => None,
+    };
+    if exit.is_none() {
         tree.kill();
         tree.exit().await;
     }
     tree.sweep(spawner).await;
     match exit {
-        Ok(exit) if exit.is_success() => Ok(None),
-        Ok(exit) => Err(Fault::Command { exit, output: last_line(&read_end) }),
-        Err(_) => Err(Fault::TimedOut { after: deadline }),
+        Some(exit) if exit.is_success() => Ok(None),
+        Some(exit) => Err(Fault::Command { exit, output: last_line(&read_end) }),
+        None => Err(Fault::TimedOut { after: deadline }),
     }
 }
 

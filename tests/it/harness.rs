@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -255,10 +258,15 @@ impl Fleet {
 
     /// Starts `laneway` on a terminal of its own, as its controlling one.
     pub fn spawn_on_terminal(&self, arguments: &[&str]) -> Attached {
-        let pty = nix::pty::openpty(None, None).unwrap();
+        // Closed on exec, unlike what openpty gives: another test's processes would keep the terminal open.
+        let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname_r(&master).unwrap();
+        let slave = File::options().read(true).write(true).custom_flags(nix::libc::O_NOCTTY).open(name).unwrap();
         let mut command = self.command(arguments);
         command.env("TERM", "xterm-256color");
-        command.stdin(pty.slave.try_clone().unwrap()).stdout(pty.slave.try_clone().unwrap()).stderr(pty.slave);
+        command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
         // SAFETY: two system calls between fork and exec.
         unsafe {
             command.pre_exec(|| {
@@ -271,7 +279,7 @@ impl Fleet {
         }
         let child = command.spawn().unwrap();
         drop(command);
-        let screen = Screen::read(pty.master);
+        let screen = Screen::read(OwnedFd::from(master));
         let nowhere = PathBuf::from("/dev/null");
         Attached { child, out: nowhere.clone(), err: nowhere, screen: Some(screen) }
     }

@@ -160,3 +160,205 @@ fn a_killed_keeper_takes_everything_down_in_order() {
     assert_eq!(fleet.processes(), []);
     fleet.up();
 }
+
+#[test]
+fn a_crash_after_the_stable_window_starts_again_at_once() {
+    let fleet = Fleet::new("a: {port: $0, restart_policy: {delay: 30s, max_delay: 60s, window: 300ms}}");
+    fleet.up();
+    let old = fleet.pid("a");
+    // Stable means healthy for the window; the checks go on meanwhile.
+    fleet.wait_for("a", |a| a["uptime_seconds"].as_f64() > Some(0.8));
+    let _ = get(fleet.port(0), "/crash?3");
+    let a = fleet.wait_for("a", |a| number(&a["pid"]) != old && a["health"] == "healthy");
+    assert_eq!((number(&a["restarts"]), number(&a["failures"])), (1, 0), "a delay of 30s was not waited for");
+    fleet.run(&["why", "a"]).expect(0).shows(&["exit code 3", "1 since it was asked to start"]);
+}
+
+#[test]
+fn a_crash_before_that_backs_off_and_start_clears_the_count() {
+    let fleet = Fleet::new("a: {port: $0, restart_policy: {delay: 30s, max_delay: 60s, window: 60s}}");
+    fleet.up();
+    let _ = get(fleet.port(0), "/crash?3");
+    let a = fleet.wait_for_phase("a", "backoff");
+    assert_eq!(number(&a["failures"]), 1);
+    fleet.run(&["why", "a"]).expect(0).shows(&["exit code 3", "starts again in"]);
+    fleet.run(&["status"]).expect(1).says(&["a: the server ended: exit code 3", "hint: laneway logs a"]);
+    fleet.run(&["start", "--wait", "a"]).expect(0);
+    let a = fleet.instance("a");
+    assert_eq!((number(&a["restarts"]), number(&a["failures"])), (0, 0));
+}
+
+#[test]
+fn restart_no_stays_down_and_on_failure_n_gives_up() {
+    let fleet = Fleet::new(concat!(
+        "never: {port: $0, restart: \"no\", environment: {PUPPET: crash=100:4}}\n",
+        "twice: {port: $1, restart: \"on-failure:2\", environment: {PUPPET: crash=1:5}, restart_policy: {delay: 10ms, max_delay: 20ms}}\n",
+        "job: {command: [\"true\"], healthcheck: {disable: true}}",
+    ));
+    fleet.run(&["up", "-d"]);
+    fleet.wait_for_phase("never", "failed");
+    let twice = fleet.wait_for_phase("twice", "failed");
+    assert_eq!(number(&twice["restarts"]), 2);
+    fleet.wait_for_phase("job", "completed");
+    fleet.run(&["why", "never"]).expect(0).shows(&["exit code 4", "restart: no"]);
+    fleet.run(&["why", "twice"]).expect(0).shows(&["exit code 5", "gave up after 2"]);
+    fleet.run(&["why", "job"]).expect(0).shows(&["ended by itself with exit code 0"]);
+    fleet.run(&["status", "job"]).expect(0);
+    fleet.run(&["status"]).expect(1);
+}
+
+#[test]
+fn exit_0_before_the_first_good_answer_is_a_failure() {
+    let fleet = Fleet::new("a: {port: $0, restart: \"no\", environment: {PUPPET: exit0}}");
+    fleet.run(&["up", "-d", "--wait"]).expect(1).says(&["a is failed", "before its first good answer"]);
+    fleet.run(&["why", "a"]).expect(0).shows(&["before its first good answer", "when their port is taken"]);
+}
+
+#[test]
+fn dependents_start_after_and_stop_before_what_they_need() {
+    let fleet = Fleet::new(concat!(
+        "first: {port: $0, environment: {PUPPET: slow=300}}\n",
+        "second: {port: $1, depends_on: {first: {condition: service_healthy}}}",
+    ));
+    fleet.run(&["up", "-d", "--wait", "second"]).expect(0);
+    let age = |name: &str| fleet.instance(name)["uptime_seconds"].as_f64().unwrap();
+    assert!(age("first") > age("second") + 0.25, "{} {}", age("first"), age("second"));
+    let events = fleet.events();
+    let stop = fleet.spawn(&["stop", "*"]);
+    let stopped = events
+        .filter(|(_, change)| change["phase"] == "stopped")
+        .map(|(_, change)| change["name"].as_str().unwrap().to_owned());
+    assert_eq!(stopped.take(2).collect::<Vec<_>>(), ["second", "first"]);
+    stop.wait().expect(0);
+}
+
+#[test]
+fn a_dependent_of_what_cannot_start_waits_and_says_so() {
+    let fleet = Fleet::new(concat!(
+        "first: {port: $0, command: [/nowhere/x]}\n",
+        "second: {port: $1, depends_on: {first: {condition: service_healthy}}}",
+    ));
+    fleet.run(&["up", "-d", "--wait"]).expect(1).says(&["second", "waits for first to be healthy"]);
+    fleet.run(&["why", "second"]).expect(0).shows(&["waits for first to be healthy", "laneway why first"]);
+}
+
+#[test]
+fn a_preset_is_a_verb_with_the_flags_of_up() {
+    let fleet = Fleet::new(concat!(
+        "a: {port: $0}\nb: {port: $1}\n",
+        "top:presets: {start-a: [a], dev: {instances: [a], profile: fast}}\n",
+        "top:profiles: {fast: {defaults: {environment: {MODE: fast}}}}",
+    ));
+    fleet.run(&["start-a", "-d", "--wait"]).expect(0).shows(&["a     running  healthy"]);
+    assert_eq!(fleet.instance("b")["phase"], "stopped");
+    fleet.run(&["dev", "-d"]).expect(1).says(&["another plan"]);
+    fleet.run(&["down"]).expect(0);
+    fleet.run(&["dev", "-d", "--wait"]).expect(0);
+    assert_eq!(fleet.ask_self("a")["environment"]["MODE"], "fast");
+    assert_eq!(fleet.status()["profile"], "fast");
+    fleet.run(&["start-a", "--no-such-flag"]).expect(2).says(&["--no-such-flag"]);
+}
+
+#[test]
+fn wait_is_over_when_the_time_is_up() {
+    let fleet = Fleet::new("a: {port: $0, environment: {PUPPET: never-listen}}");
+    fleet.run(&["up", "-d", "--wait", "--wait-timeout", "300ms"]).expect(1).says(&["a is the time is up while"]);
+}
+
+#[test]
+fn ctrl_c_of_the_attached_up_stops_all() {
+    let fleet = Fleet::new("a: {port: $0}");
+    let up = fleet.spawn(&["up"]);
+    up.wait_for("Ctrl-C stops all");
+    fleet.ask("a", "/say?hello%0A");
+    up.wait_for("a | hello");
+    up.signal(Signal::SIGINT);
+    let output = up.wait().expect(130);
+    assert!(output.err.contains("stopping all"), "{output:?}");
+    assert_eq!(fleet.processes(), []);
+}
+
+#[test]
+fn ctrl_c_typed_on_a_terminal_stops_all() {
+    let fleet = Fleet::new("a: {port: $0}");
+    let up = fleet.spawn_on_terminal(&["up"]);
+    up.wait_for("Ctrl-C stops all");
+    up.type_in(b"\x03");
+    up.wait().expect(130);
+    assert_eq!(fleet.processes(), []);
+}
+
+#[test]
+fn a_second_ctrl_c_kills_at_once() {
+    let fleet = Fleet::new("a: {port: $0, stop_grace_period: 60s, environment: {PUPPET: ignore-term}}");
+    let up = fleet.spawn(&["up"]);
+    up.wait_for("Ctrl-C stops all");
+    up.signal(Signal::SIGINT);
+    fleet.wait_for_phase("a", "stopping");
+    up.signal(Signal::SIGINT);
+    up.wait().expect(130);
+    assert_eq!(fleet.processes(), []);
+}
+
+#[test]
+fn ctrl_c_only_leaves_a_fleet_that_ran_before() {
+    let fleet = Fleet::new("a: {port: $0}");
+    fleet.up();
+    let up = fleet.spawn(&["up"]);
+    up.wait_for("Ctrl-C leaves");
+    up.signal(Signal::SIGINT);
+    up.wait().expect(130).says(&["goes on", "laneway down"]);
+    fleet.run(&["status"]).expect(0);
+}
+
+#[test]
+fn a_closed_terminal_ends_the_client_and_the_fleet_goes_on() {
+    let fleet = Fleet::new("a: {port: $0}");
+    let up = fleet.spawn_on_terminal(&["up"]);
+    up.wait_for("Ctrl-C stops all");
+    let pid = fleet.pid("a");
+    up.close_terminal();
+    let output = up.wait();
+    assert_ne!(output.code, 0);
+    assert_eq!(fleet.pid("a"), pid);
+    fleet.run(&["status"]).expect(0);
+    let up = fleet.spawn(&["up"]);
+    up.wait_for("Ctrl-C leaves");
+}
+
+#[test]
+fn sigterm_to_the_keeper_or_the_supervisor_is_a_down() {
+    for which in [0, 1] {
+        let fleet = Fleet::new("a: {port: $0}");
+        fleet.up();
+        let (supervisor, keeper) = fleet.pair();
+        signal([supervisor, keeper][which], Signal::SIGTERM);
+        assert!(wait_until(PATIENCE, || !is_alive(supervisor) && !is_alive(keeper)));
+        assert_eq!(fleet.processes(), []);
+    }
+}
+
+#[test]
+fn a_fleet_without_ports_runs_workers() {
+    let fleet = Fleet::new("worker: {healthcheck: {disable: true}}");
+    fleet.up().shows(&["worker  running  -"]);
+    fleet.run(&["status"]).expect(0);
+    fleet.run(&["why", "worker"]).expect(0).shows(&["it has no health check"]);
+}
+
+#[test]
+fn the_fleet_is_found_from_a_folder_beneath_and_by_f_and_c() {
+    let fleet = Fleet::new("a: {port: $0}");
+    let beneath = fleet.folder().join("some/where");
+    std::fs::create_dir_all(&beneath).unwrap();
+    fleet.up();
+    let mut command = fleet.command(&["status"]);
+    command.current_dir(&beneath);
+    fleet.run_command(command).expect(0);
+    for arguments in [["-C", fleet.folder().to_str().unwrap()], ["-f", fleet.file().to_str().unwrap()]] {
+        let mut command = fleet.command(&[arguments[0], arguments[1], "status"]);
+        command.current_dir("/");
+        fleet.run_command(command).expect(0);
+    }
+    fleet.run(&["-C", "/no/such/folder", "status"]).expect(2);
+}

@@ -11,5 +11,11 @@
 
 mod harness;
 
+mod bad_input;
 mod example;
+mod health;
+mod layers;
 mod lifecycle;
+mod obstacles;
+mod stop;
+mod words;

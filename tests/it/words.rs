@@ -1,0 +1,90 @@
+//! The words of the command line: its own, those of other tools, and those that nobody knows.
+
+use crate::harness::Fleet;
+
+const VERBS: [&str; 12] =
+    ["up", "down", "start", "stop", "restart", "status", "why", "logs", "env", "exec", "config", "check"];
+
+fn fleet() -> Fleet {
+    Fleet::new("a: {port: $0}\ntop:presets: {start-chat: [a]}")
+}
+
+#[test]
+fn verbs_of_other_tools_are_answered_with_laneways_own() {
+    let fleet = fleet();
+    for (theirs, ours) in [
+        ("reload", "laneway restart"),
+        ("tail", "laneway logs -f"),
+        ("ls", "laneway status"),
+        ("monit", "laneway status"),
+        ("shutdown", "laneway down"),
+        ("run", "laneway exec"),
+    ] {
+        fleet.run(&[theirs]).expect(2).says(&[&format!("there is no verb `{theirs}`"), ours]);
+        fleet.run(&[theirs, "a"]).expect(2).says(&[ours]);
+    }
+}
+
+#[test]
+fn an_unknown_verb_gets_the_nearest_one() {
+    let fleet = fleet();
+    fleet.run(&["statsu"]).expect(2).says(&["`statsu`", "did you mean `status`?"]);
+    fleet.run(&["start-chta"]).expect(2).says(&["did you mean `start-chat`?"]);
+    fleet.run(&["zzzzzzzz"]).expect(2).says(&["presets are start-chat"]);
+    // Hidden verbs are nobody's answer.
+    assert!(!fleet.run(&["keepre"]).expect(2).err.contains("keeper`?"));
+}
+
+#[test]
+fn help_lists_every_verb_and_is_no_failure() {
+    let fleet = fleet();
+    let help = fleet.run(&["--help"]).expect(0).out;
+    for verb in VERBS {
+        assert!(help.lines().any(|line| line.trim_start().starts_with(verb)), "{verb} is not in {help}");
+        let own = fleet.run(&[verb, "--help"]).expect(0).out;
+        assert!(own.contains("Usage: laneway"), "{own}");
+    }
+    assert!(!help.contains("keeper") && !help.contains("supervisor"), "{help}");
+    assert!(help.contains("Each preset of the file is a verb too"), "{help}");
+    fleet.run(&["start-chat", "--help"]).expect(0).shows(&["start-chat", "--wait"]);
+    fleet.run(&["--version"]).expect(0).shows(&["laneway "]);
+}
+
+#[test]
+fn a_wrong_use_of_a_verb_is_exit_code_2() {
+    let fleet = fleet();
+    for words in [
+        &[][..],
+        &["start"],
+        &["stop"],
+        &["why"],
+        &["exec", "a"],
+        &["up", "--no-such-flag"],
+        &["logs", "-n", "many"],
+        &["up", "--wait-timeout", "soon"],
+        &["env", "a", "--format", "xml"],
+        &["up", "nobody"],
+        &["logs", "nobody"],
+        &["env", "nobody"],
+        &["status", "nobody"],
+        &["start-chat", "a"],
+        &["--set", "no-equals-sign", "check"],
+        &["--profile", "nobodys", "check"],
+    ] {
+        let output = fleet.run(words);
+        assert_eq!(output.code, 2, "{words:?}: {output:?}");
+        assert!(output.err.len() > 20, "{words:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_verb_that_ends_in_a_closed_pipe_is_no_panic() {
+    let fleet = fleet();
+    let mut command = std::process::Command::new("sh");
+    command.args([
+        "-c",
+        &format!("{} config | true; {} --help | true", env!("CARGO_BIN_EXE_laneway"), env!("CARGO_BIN_EXE_laneway")),
+    ]);
+    let output = fleet.run_command(fleet.clean(command));
+    assert!(!output.err.contains("panicked"), "{output:?}");
+}
