@@ -7,6 +7,7 @@ mod logs;
 mod paint;
 mod place;
 mod report;
+mod secrets;
 mod settings;
 mod up;
 
