@@ -2,10 +2,9 @@
 
 use std::process::ExitCode;
 
-use anstream::println;
-
 use super::args::{Check, Config};
 use super::ctl::to_json;
+use super::out::println;
 use super::place::Fleet;
 use super::report::{DONE, FAILED, Failure, say};
 use crate::plan;
@@ -20,7 +19,8 @@ pub fn config(fleet: &Fleet, arguments: &Config) -> Result<ExitCode, Failure> {
     if arguments.json {
         println!("{}", to_json(&plan)?);
     } else {
-        print!("{}", serde_yaml::to_string(&plan).map_err(|error| Failure::failed(error.to_string()))?);
+        let text = serde_yaml::to_string(&plan).map_err(|error| Failure::failed(error.to_string()))?;
+        println!("{}", text.trim_end());
     }
     Ok(ExitCode::from(DONE))
 }
