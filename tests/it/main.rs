@@ -13,8 +13,10 @@ mod harness;
 
 mod bad_input;
 mod health;
+mod isolation;
 mod layers;
 mod lifecycle;
+mod logs;
 mod obstacles;
 mod stop;
 mod words;
