@@ -39,7 +39,7 @@ pub fn run(fleet: &Fleet, arguments: &Up) -> Result<ExitCode, Failure> {
             client.post("/v1/start", &start_request(names, arguments.wait, arguments.wait_timeout))?;
         return Ok(ExitCode::from(show(&outcome)));
     }
-    attach(&client, &plan, names, is_ours, arguments.wait_timeout)
+    attach(&client, &plan, &names, is_ours, arguments.wait_timeout)
 }
 
 /// A preset: its instances, with its profile.
@@ -127,16 +127,16 @@ enum News {
 fn attach(
     client: &Client,
     plan: &Plan,
-    names: Vec<String>,
+    names: &[String],
     is_ours: bool,
     timeout: Duration,
 ) -> Result<ExitCode, Failure> {
-    let mut logs = MergedLogs::new(plan, &names, true)?;
+    let mut logs = MergedLogs::new(plan, names, true)?;
     let (sender, news) = mpsc::channel();
     let presses = on_interrupt(client.clone(), plan.project.clone(), is_ours, sender.clone())?;
-    watch(client, &names, Arc::clone(&presses), sender.clone())?;
+    watch(client, names, Arc::clone(&presses), sender.clone())?;
     {
-        let (client, sender, names) = (client.clone(), sender, names.clone());
+        let (client, sender, names) = (client.clone(), sender, names.to_vec());
         std::thread::spawn(move || {
             let answer = client.post("/v1/start", &start_request(names, true, timeout)).map_err(Failure::from);
             let _ = sender.send(News::Answered(Box::new(answer)));
@@ -152,7 +152,7 @@ fn attach(
                 show(&outcome);
                 if outcome.done {
                     // What led here is of interest only where it led to trouble.
-                    logs = MergedLogs::new(plan, &names, true)?;
+                    logs = MergedLogs::new(plan, names, true)?;
                 }
                 let last = if is_ours { "Ctrl-C stops all" } else { "Ctrl-C leaves, the fleet goes on" };
                 eprintln!("logs follow; {last}");

@@ -68,6 +68,8 @@ struct Supervisor {
 }
 
 fn set_up(is_first: bool) -> Result<Supervisor, String> {
+    // Started through /proc/self/exe, it would be called `exe`.
+    let _ = nix::sys::prctl::set_name(c"laneway");
     nix::sys::prctl::set_child_subreaper(true).map_err(|error| format!("cannot become a subreaper: {error}"))?;
     let link = take(LINK_FD);
     let launch = read_launch().map_err(|error| format!("the launch cannot be read: {error}"))?;

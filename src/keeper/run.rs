@@ -89,6 +89,8 @@ struct Stream {
 
 impl Keeper {
     fn new() -> io::Result<Self> {
+        // Started through /proc/self/exe, it would be called `exe`.
+        let _ = nix::sys::prctl::set_name(c"laneway-keeper");
         nix::sys::prctl::set_child_subreaper(true)?;
         raise_descriptor_limit();
         let mut mask = SigSet::empty();

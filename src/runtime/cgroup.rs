@@ -40,7 +40,8 @@ impl Cgroups {
         let found = Self { base };
         // Writable is what counts, and only a try tells.
         let trial = found.make("trial").ok()?;
-        let works = trial.entrance().is_ok() && trial.path.join("cgroup.kill").exists();
+        let procs = fs::OpenOptions::new().write(true).open(trial.path.join("cgroup.procs"));
+        let works = procs.is_ok() && trial.path.join("cgroup.kill").exists();
         trial.remove();
         works.then_some(found)
     }
@@ -80,12 +81,12 @@ impl Cgroups {
 }
 
 impl Cgroup {
-    /// A process that writes `0` into it becomes a member.
+    /// Its directory, for a process to be born into it.
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn entrance(&self) -> io::Result<OwnedFd> {
-        Ok(fs::OpenOptions::new().write(true).open(self.path.join("cgroup.procs"))?.into())
+    pub fn directory(&self) -> io::Result<OwnedFd> {
+        Ok(fs::File::open(&self.path)?.into())
     }
 
     /// Whether a living process is in it. Zombies do not count.

@@ -18,7 +18,7 @@ use super::home::Home;
 use super::lane;
 use super::link::{self, KeeperLink};
 use super::look;
-use super::probe::{CheckUnderWay, KnownListener, Prober};
+use super::probe::{CheckUnderWay, KnownListener, Patient, Prober};
 use super::spawn::{Job, Spawner};
 use super::tree::Tree;
 use crate::machine::{Action, Event, Fleet, Obstacle, Request, RequestId, Trouble, Wait, Work};
@@ -314,8 +314,9 @@ impl Driver {
                 };
                 job(spec, label, words, |_| Ok(output))
             };
-            let Living { tree, listener, check: under_way } = &living;
-            let verdict = tools.prober.check(spec, check, tree, listener, &tools.spawner, job, under_way).await;
+            let Living { tree, listener: known, check: under_way } = &living;
+            let patient = Patient { spec, check, tree, known, under_way };
+            let verdict = tools.prober.check(&patient, &tools.spawner, job).await;
             let _ = facts.send(Fact::Event(Event::Probed { run, verdict }));
         });
     }

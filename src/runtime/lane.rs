@@ -116,8 +116,9 @@ fn read_secret(path: &Path) -> io::Result<String> {
 fn make_secret(path: &Path) -> io::Result<()> {
     let mut random = [0; SECRET_BYTES];
     getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
-    let beside = path.with_extension(format!("new-{}", std::process::id()));
-    let _ = fs::remove_file(&beside);
+    let mut unique = [0; 8];
+    getrandom::fill(&mut unique).map_err(|error| io::Error::other(error.to_string()))?;
+    let beside = path.with_extension(format!("new-{:016x}", u64::from_ne_bytes(unique)));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
     let written = file.write_all(letters(&random).as_bytes()).and_then(|()| file.sync_all());
     let named = written.and_then(|()| fs::hard_link(&beside, path));

@@ -29,6 +29,21 @@ const IN_FLIGHT: usize = 64;
 /// Most that is read of a body, in bytes.
 const BODY_CAP: usize = 64 * 1024;
 
+/// Whose health is checked, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Patient<'a> {
+    /// The instance.
+    pub spec: &'a Spec,
+    /// Its check.
+    pub check: &'a HealthCheck,
+    /// The run's processes.
+    pub tree: &'a Tree,
+    /// The run's socket, once it was seen.
+    pub known: &'a KnownListener,
+    /// The run's command check, while there is one.
+    pub under_way: &'a CheckUnderWay,
+}
+
 /// What all checks share.
 #[derive(Clone, Debug)]
 pub struct Prober {
@@ -72,17 +87,14 @@ impl Prober {
         Ok(Self { client, places: Arc::new(Semaphore::new(IN_FLIGHT)), clock })
     }
 
-    /// Checks the health of the run `tree` of `spec`. `command` makes the job of a command check, given its output.
+    /// Checks the health of a run. `command` makes the job of a command check, given its output.
     pub async fn check(
         &self,
-        spec: &Spec,
-        check: &HealthCheck,
-        tree: &Tree,
-        known: &KnownListener,
+        patient: &Patient<'_>,
         spawner: &Spawner,
         command: impl FnOnce(OwnedFd) -> Result<Job, Obstacle> + Send + 'static,
-        under_way: &CheckUnderWay,
     ) -> Verdict {
+        let Patient { spec, check, tree, known, under_way } = patient;
         let Ok(_place) = self.places.acquire().await else {
             return broken("the checks are closed");
         };

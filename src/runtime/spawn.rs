@@ -7,20 +7,16 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use nix::fcntl::{OFlag, open};
-use nix::libc;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::Mode;
 use tokio::sync::oneshot;
 
-use super::cgroup::Cgroups;
+use super::birth::{Program, give_birth};
+use super::cgroup::{Cgroup, Cgroups};
 use super::look;
 use super::processes;
 use super::tree::Tree;
@@ -56,6 +52,9 @@ pub struct Original {
 type Prepare = Box<dyn FnOnce() -> Result<Job, Obstacle> + Send>;
 type Reply = oneshot::Sender<Result<Tree, Obstacle>>;
 
+/// The environment variable that marks every process of every run.
+pub const MARKER: &str = "LANEWAY_RUN";
+
 /// Hands jobs to the helper thread.
 #[derive(Clone, Debug)]
 pub struct Spawner {
@@ -78,7 +77,7 @@ impl Spawner {
                 let made = prepare().and_then(|job| {
                     let program = job.program.clone();
                     let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                    let tree = make(job, &fleet, cgroups.as_ref(), original)
+                    let tree = make(&job, &fleet, cgroups.as_ref(), original)
                         .map_err(|error| look::spawn_error(&error, &program))?;
                     known.insert(tree.pid());
                     Ok(tree)
@@ -131,56 +130,36 @@ impl Spawner {
     }
 }
 
-fn make(job: Job, fleet: &str, cgroups: Option<&Cgroups>, original: Original) -> io::Result<Tree> {
+fn make(job: &Job, fleet: &str, cgroups: Option<&Cgroups>, original: Original) -> io::Result<Tree> {
     let cgroup = cgroups.and_then(|cgroups| cgroups.make(&job.label).ok());
-    let entrance = cgroup.as_ref().and_then(|cgroup| cgroup.entrance().ok());
     let marker = format!("{fleet}:{}", job.label);
-    let null = open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let mut command = Command::new(&job.program);
-    if let Some((name, rest)) = job.arguments.split_first() {
-        command.arg0(name).args(rest);
-    }
-    command.current_dir(&job.directory).env_clear().envs(&job.environment).env(MARKER, &marker);
-    command.stdin(null).stdout(job.output.try_clone()?).stderr(job.output);
-    // SAFETY: between fork and exec only system calls, nothing that allocates or locks.
-    unsafe {
-        command.pre_exec(move || clean_start(entrance.as_ref(), original));
-    }
-    let made = command.stdin(Stdio::null()).spawn();
-    match made {
-        Ok(child) => Tree::new(child.id(), marker, cgroup),
+    let mut environment: Vec<_> = job.environment.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    environment.push((MARKER.into(), marker.clone().into()));
+    let program = Program {
+        path: job.program.as_os_str(),
+        arguments: &job.arguments,
+        environment,
+        directory: job.directory.as_os_str(),
+        input: open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?,
+        output: job.output.try_clone()?,
+        cgroup: cgroup.as_ref().map(Cgroup::directory).transpose()?,
+        descriptors: original.descriptors,
+        umask: original.umask,
+    };
+    match give_birth(&program) {
+        Ok(newborn) => {
+            let cgroup = cgroup.filter(|cgroup| newborn.is_in_cgroup || dismiss(cgroup));
+            Ok(Tree::new(newborn, marker, cgroup))
+        }
         Err(error) => {
-            if let Some(cgroup) = cgroup {
-                cgroup.remove();
-            }
+            cgroup.as_ref().map(dismiss);
             Err(error)
         }
     }
 }
 
-/// The environment variable that marks every process of every run.
-pub const MARKER: &str = "LANEWAY_RUN";
-
-fn clean_start(cgroup: Option<&OwnedFd>, original: Original) -> io::Result<()> {
-    if let Some(cgroup) = cgroup {
-        // SAFETY: a plain system call on a descriptor that is open.
-        unsafe { libc::write(cgroup.as_raw_fd(), c"0".as_ptr().cast(), 1) };
-    }
-    nix::unistd::setsid()?;
-    // The C library keeps signals 32 and 33 for itself and refuses to speak of them.
-    for signal in (1..32).chain(34..=64) {
-        // SAFETY: sets a default disposition; refusals (KILL, STOP) are of no interest.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-    // SAFETY: marks descriptors only; the one through which std reports a failed exec has the mark already.
-    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, original.descriptors.min(hard), hard)?;
-    umask(Mode::from_bits_truncate(original.umask));
-    if let Ok(score) = open("/proc/self/oom_score_adj", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
-        // SAFETY: a plain system call on a descriptor that is open. Raising the score needs no privilege.
-        unsafe { libc::write(score.as_raw_fd(), c"200".as_ptr().cast(), 3) };
-    }
-    Ok(())
+/// Removes a cgroup that stayed empty.
+fn dismiss(cgroup: &Cgroup) -> bool {
+    cgroup.remove();
+    false
 }

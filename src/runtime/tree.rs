@@ -4,7 +4,6 @@
 //! in the environment; what a dead parent leaves comes to this process, which is a subreaper.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,11 +13,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal as Number, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
-use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+use rustix::process::pidfd_send_signal;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::sleep;
 
+use super::birth::Newborn;
 use super::cgroup::Cgroup;
 use super::processes::{self, Process};
 use super::spawn::{MARKER, Spawner};
@@ -43,11 +43,9 @@ pub struct Tree {
 
 impl Tree {
     /// Of a child that was just made, and that nobody has reaped.
-    pub(super) fn new(pid: u32, marker: String, cgroup: Option<Cgroup>) -> io::Result<Self> {
-        let number = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap_or(0))
-            .ok_or_else(|| io::Error::other("no pid"))?;
-        let pidfd = pidfd_open(number, PidfdFlags::empty())?;
-        Ok(Self { pid, pidfd, marker, cgroup, reaped: AtomicBool::new(false), group_is_gone: AtomicBool::new(false) })
+    pub(super) fn new(newborn: Newborn, marker: String, cgroup: Option<Cgroup>) -> Self {
+        let Newborn { pid, pidfd, .. } = newborn;
+        Self { pid, pidfd, marker, cgroup, reaped: AtomicBool::new(false), group_is_gone: AtomicBool::new(false) }
     }
 
     /// The first process.
@@ -198,6 +196,7 @@ fn kill_pinned(process: &Process) {
 
 /// Kills every living process that an earlier supervisor of `fleet` left, waits until they are gone, and says whom: a
 /// killed server holds its port until it has ended.
+#[must_use]
 pub fn kill_leftovers(fleet: &str) -> Vec<Survivor> {
     let prefix = format!("{MARKER}={fleet}:");
     end(|process| has_marker(process.pid, &prefix))
@@ -205,6 +204,7 @@ pub fn kill_leftovers(fleet: &str) -> Vec<Survivor> {
 
 /// Kills whoever is left of this process's children, where nothing is meant to run any more. Orphans come to a
 /// subreaper, so this finds what hides from every sign: a daemon in its own session with an empty environment.
+#[must_use]
 pub fn kill_children() -> Vec<Survivor> {
     let me = std::process::id();
     let mut ended = Vec::new();

@@ -13,6 +13,7 @@ mod harness;
 
 mod api;
 mod bad_input;
+mod example;
 mod health;
 mod isolation;
 mod layers;
