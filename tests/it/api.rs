@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -37,7 +38,8 @@ fn faults(document: &Value, schema: &Value, value: &Value, at: &str, found: &mut
         Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).collect(),
         single => single.as_str().into_iter().collect(),
     };
-    if !kinds.contains(&kind) && !(kind == "integer" && kinds.contains(&"number")) {
+    let fits = kinds.contains(&kind) || kind == "integer" && kinds.contains(&"number");
+    if !fits {
         found.push(format!("{at} is {kind}, said to be {kinds:?}"));
     }
     if let Some(words) = schema["enum"].as_array().filter(|words| !words.contains(value)) {
@@ -322,7 +324,6 @@ fn another_user_is_turned_away_even_where_the_directory_is_open() {
         eprintln!("SKIPPED: only root can become somebody else");
         return;
     }
-    use std::os::unix::fs::PermissionsExt;
     let fleet = Fleet::new(TWO);
     fleet.up();
     let socket = fleet.state(".run/control.sock");

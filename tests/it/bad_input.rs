@@ -1,6 +1,7 @@
 //! A wrong file through the whole command line: exit code 2, `file:line:column`, what to do, nothing started, no Rust
 //! words. What each key refuses is tested beside `config`; here is what people and disks do to files.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -121,7 +122,7 @@ fn an_alias_bomb() {
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for n in 1..12 {
         let all = vec![format!("*a{}", n - 1); 10].join(", ");
-        bomb.push_str(&format!("a{n}: &a{n} [{all}]\n"));
+        writeln!(bomb, "a{n}: &a{n} [{all}]").unwrap();
     }
     text(&bomb, &["instances.yaml:"]);
 }
