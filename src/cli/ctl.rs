@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anstream::{eprintln, println};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::os::fd::AsFd;
 
 use super::args::{Down, Names, Start, Status, Why};
+use super::out::{eprintln, println};
 use super::paint;
 use super::place::Fleet;
 use super::report::{self, DONE, FAILED, Failure, NOT_RUNNING};

@@ -3,10 +3,9 @@
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use anstream::println;
-
 use super::args::{Env, EnvFormat, Exec};
 use super::ctl::to_json;
+use super::out::println;
 use super::place::Fleet;
 use super::report::{DONE, Failure, USAGE};
 use super::secrets::{HIDDEN, shown};

@@ -109,9 +109,12 @@ impl MergedLogs {
     }
 
     fn print(&self, lines: &[(usize, Line)]) -> io::Result<()> {
-        let mut out = anstream::AutoStream::auto(io::stdout().lock());
+        // Only the prefix is coloured. A server's bytes go into a file or a pipe as they are.
+        let is_coloured = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
+        let mut out = io::stdout().lock();
         for (position, line) in lines {
             if let Some(Some((prefix, style))) = self.sources.get(*position).map(|source| &source.prefix) {
+                let style = if is_coloured { *style } else { Style::new() };
                 write!(out, "{style}{prefix}{style:#}")?;
             }
             if self.neutralise {

@@ -4,6 +4,7 @@ mod args;
 mod ctl;
 mod lane;
 mod logs;
+mod out;
 mod paint;
 mod place;
 mod report;

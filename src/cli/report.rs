@@ -3,9 +3,9 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use anstream::eprintln;
 use anstyle::{AnsiColor, Style};
 
+use super::out::eprintln;
 use crate::config::Problems;
 use crate::control::ClientError;
 use crate::plan;

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anstream::{print, println};
 use serde_json::Value;
 
 use super::args::{Check, Config};
 use super::ctl::to_json;
+use super::out::println;
 use super::place::Fleet;
 use super::report::{DONE, FAILED, Failure, say};
 use super::secrets;
@@ -30,7 +30,8 @@ pub fn config(fleet: &Fleet, arguments: &Config) -> Result<ExitCode, Failure> {
     if arguments.json {
         println!("{}", to_json(&document)?);
     } else {
-        print!("{}", serde_yaml::to_string(&document).map_err(|error| failed(&error))?);
+        let text = serde_yaml::to_string(&document).map_err(|error| failed(&error))?;
+        println!("{}", text.trim_end());
     }
     Ok(ExitCode::from(DONE))
 }

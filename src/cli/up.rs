@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use anstream::{eprintln, println};
-
 use super::args::{PresetUp, Up};
 use super::ctl::{self, bring_down, note, progress_line, start_request};
 use super::logs::MergedLogs;
+use super::out::{eprintln, println};
 use super::paint;
 use super::place::Fleet;
 use super::report::{self, DONE, FAILED, Failure, INTERRUPTED};

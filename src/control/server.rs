@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -113,12 +114,30 @@ impl From<plan::Unknown> for Refusal {
     }
 }
 
+/// A body that may not have come whole.
+type Body = Result<Bytes, BytesRejection>;
+
+impl From<BytesRejection> for Refusal {
+    fn from(rejection: BytesRejection) -> Self {
+        let status = rejection.status();
+        let hint = (status == StatusCode::PAYLOAD_TOO_LARGE).then(|| format!("at most {BODY_LIMIT} bytes are read"));
+        Self(status, Problem { error: rejection.body_text(), hint })
+    }
+}
+
+impl From<PathRejection> for Refusal {
+    fn from(rejection: PathRejection) -> Self {
+        Self(rejection.status(), Problem { error: rejection.body_text(), hint: None })
+    }
+}
+
 /// An empty body is the default request; anything else must be exactly one.
-fn read<T: DeserializeOwned + Default>(body: &Bytes) -> Result<T, Refusal> {
+fn read<T: DeserializeOwned + Default>(body: Body) -> Result<T, Refusal> {
+    let body = body?;
     if body.is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(body).map_err(|error| {
+    serde_json::from_slice(&body).map_err(|error| {
         let hint = Some("GET /v1/openapi.json describes every request".to_owned());
         Refusal(StatusCode::BAD_REQUEST, Problem { error: format!("the body is not understood: {error}"), hint })
     })
@@ -128,7 +147,8 @@ async fn status(State(doors): State<Doors>) -> Result<Response, Refusal> {
     Ok(Json(doors.handle.status().await?).into_response())
 }
 
-async fn instance(State(doors): State<Doors>, Path(name): Path<String>) -> Result<Response, Refusal> {
+async fn instance(State(doors): State<Doors>, name: Result<Path<String>, PathRejection>) -> Result<Response, Refusal> {
+    let Path(name) = name?;
     let id = single(&doors.plan, name)?;
     let mut status = doors.handle.status().await?;
     Ok(Json(status.instances.swap_remove(id.index())).into_response())
@@ -144,17 +164,17 @@ fn single(plan: &Plan, name: String) -> Result<InstanceId, plan::Unknown> {
     }
 }
 
-async fn start(State(doors): State<Doors>, body: Bytes) -> Result<Response, Refusal> {
-    begin(doors, &body, |who, wait| Request::Start { who, wait }).await
+async fn start(State(doors): State<Doors>, body: Body) -> Result<Response, Refusal> {
+    begin(doors, body, |who, wait| Request::Start { who, wait }).await
 }
 
-async fn restart(State(doors): State<Doors>, body: Bytes) -> Result<Response, Refusal> {
-    begin(doors, &body, |who, wait| Request::Restart { who, wait }).await
+async fn restart(State(doors): State<Doors>, body: Body) -> Result<Response, Refusal> {
+    begin(doors, body, |who, wait| Request::Restart { who, wait }).await
 }
 
 async fn begin(
     doors: Doors,
-    body: &Bytes,
+    body: Body,
     request: impl FnOnce(Vec<InstanceId>, Wait) -> Request,
 ) -> Result<Response, Refusal> {
     let asked: StartRequest = read(body)?;
@@ -169,14 +189,14 @@ async fn begin(
     Ok(Json(doors.handle.request(request(who, wait)).await?).into_response())
 }
 
-async fn stop(State(doors): State<Doors>, body: Bytes) -> Result<Response, Refusal> {
-    let asked: StopRequest = read(&body)?;
+async fn stop(State(doors): State<Doors>, body: Body) -> Result<Response, Refusal> {
+    let asked: StopRequest = read(body)?;
     let who = plan::select(&doors.plan, &asked.instances)?;
     Ok(Json(doors.handle.request(Request::Stop { who }).await?).into_response())
 }
 
-async fn down(State(doors): State<Doors>, body: Bytes) -> Result<Response, Refusal> {
-    let asked: DownRequest = read(&body)?;
+async fn down(State(doors): State<Doors>, body: Body) -> Result<Response, Refusal> {
+    let asked: DownRequest = read(body)?;
     Ok(Json(doors.handle.request(Request::Down { now: asked.now }).await?).into_response())
 }
 

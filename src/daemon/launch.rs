@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::libc::{O_CLOEXEC, O_DIRECTORY};
+use nix::libc::{CLOSE_RANGE_CLOEXEC, O_CLOEXEC, O_DIRECTORY, SYS_close_range, c_uint, syscall};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{Mode, umask};
@@ -109,6 +109,9 @@ pub fn start(home: &Home, lock: OwnedFd, launch: &Launch) -> Result<(), LaunchEr
             for (descriptor, number) in &passed {
                 std::mem::forget(dup2_raw(descriptor, *number)?);
             }
+            // What the client was started with is not the fleet's to keep: a lock in a script, a pipe that never ends.
+            let others = RUN_DIR_FD.cast_unsigned() + 1;
+            syscall(SYS_close_range, others, c_uint::MAX, CLOSE_RANGE_CLOEXEC);
             Ok(())
         });
     }

@@ -154,8 +154,10 @@ fn open(path: &Path, seq: u64) -> Option<(File, bool)> {
     match (fs::metadata(&old), file.metadata()) {
         (Ok(old_one), Ok(this)) if old_one.ino() != this.ino() => Some((File::open(&old).ok()?, true)),
         (Ok(_), _) => Some((file, true)),
-        // An older number than any that is kept: skip to what there is.
-        (Err(_), _) if seq < current_seq(path) => Some((File::open("/dev/null").ok()?, true)),
+        // Rotated after the first look, or an older number than any that is kept: then skip to what there is.
+        (Err(_), _) if seq < current_seq(path) => {
+            Some((File::open(&old).or_else(|_| File::open("/dev/null")).ok()?, true))
+        }
         (Err(_), _) => Some((file, false)),
     }
 }

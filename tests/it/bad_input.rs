@@ -1,6 +1,7 @@
 //! A wrong file through the whole command line: exit code 2, `file:line:column`, what to do, nothing started, no Rust
 //! words. What each key refuses is tested beside `config`; here is what people and disks do to files.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -55,7 +56,7 @@ fn a_file_that_is_not_there() {
 
 #[test]
 fn files_that_are_none() {
-    text("", &["instances.yaml:1:1", "hint:"]);
+    text("", &["instances.yaml: is empty", "hint: a minimal file is"]);
     let fleet = Fleet::raw("");
     fs::remove_file(fleet.file()).unwrap();
     fs::create_dir(fleet.file()).unwrap();
@@ -121,7 +122,7 @@ fn an_alias_bomb() {
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for n in 1..12 {
         let all = vec![format!("*a{}", n - 1); 10].join(", ");
-        bomb.push_str(&format!("a{n}: &a{n} [{all}]\n"));
+        writeln!(bomb, "a{n}: &a{n} [{all}]").unwrap();
     }
     text(&bomb, &["instances.yaml:"]);
 }
@@ -144,7 +145,8 @@ fn keys_that_stand_twice_or_are_unknown() {
 
 #[test]
 fn ports_that_are_none() {
-    for port in ["0", "-1", "65536", "abc", "[80]", "8000.5"] {
+    keys("port: [80]", &["instances.yaml:2:", "must be one value, this is a list"]);
+    for port in ["0", "-1", "65536", "abc", "8000.5"] {
         keys(&format!("port: {port}"), &["instances.yaml:2:", "port", "65535"]);
     }
     text(
@@ -159,9 +161,10 @@ fn ports_that_are_none() {
 
 #[test]
 fn names_that_are_none() {
-    for name in ["Chat", "a b", "-x", "\"\"", "a.b", "../etc", "şube", &"x".repeat(33)] {
+    for name in ["Chat", "a b", "-x", "a.b", "../etc", "şube", &"x".repeat(33)] {
         text(&format!("instances:\n  {name}: {{command: [x]}}\n"), &["instances.yaml:2:", "hint:"]);
     }
+    text("instances:\n  \"\": {command: [x]}\n", &["instances.yaml:2:", "an instance name is empty"]);
     text("instances:\n  şube_ankara: {command: [x]}\n", &["sube_ankara"]);
     text("instances:\n  a-b: {command: [x]}\n  a_b: {command: [x]}\n", &["instances.yaml:3:", "become one"]);
 }

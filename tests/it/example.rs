@@ -185,7 +185,7 @@ fn the_seeds_manual_lines_work_without_laneway() {
         servers.push(ByHand(server.process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()));
     }
     for (number, name) in ["chat_main", "chat_api", "chat_websocket"].into_iter().enumerate() {
-        let answers = wait_until(Duration::from_secs(60), || get(fleet.port(number), "/health/").is_some());
+        let answers = wait_until(Duration::from_mins(1), || get(fleet.port(number), "/health/").is_some());
         assert!(answers, "{name} does not answer");
         assert_eq!(health(&fleet, number).unwrap()["instance"], name);
         assert!(fleet.folder().join(format!("var/{name}/db_{name}.sqlite3")).exists());

@@ -601,7 +601,8 @@ impl Attached {
 
     /// Types into its terminal.
     pub fn type_in(&self, bytes: &[u8]) {
-        nix::unistd::write(&*self.screen.as_ref().unwrap().master.lock().unwrap().as_ref().unwrap(), bytes).unwrap();
+        let master = self.screen.as_ref().unwrap().master.lock().unwrap();
+        nix::unistd::write(master.as_ref().unwrap(), bytes).unwrap();
     }
 
     /// Closes its terminal, as a window that is closed.

@@ -20,8 +20,9 @@ const NARROW: [(&str, &[&str]); 5] = [
 ];
 
 /// Outside crates that may be named in some rooms only. `file` instead of a room: that file alone.
-const CRATES: [(&[&str], &[&str]); 7] = [
-    (&["clap", "ctrlc", "anstream", "anstyle", "humantime"], &["cli"]),
+const CRATES: [(&[&str], &[&str]); 8] = [
+    (&["clap", "ctrlc", "anstream", "anstyle"], &["cli"]),
+    (&["humantime"], &["cli", "config"]),
     (&["annotate_snippets"], &["config"]),
     (&["nix", "rustix"], &["runtime", "keeper", "daemon", "control/server.rs", "cli"]),
     (&["tokio", "tokio_stream", "axum", "reqwest"], &["runtime", "control", "daemon"]),

@@ -11,11 +11,14 @@
 
 mod harness;
 
+mod api;
 mod bad_input;
 mod example;
 mod health;
+mod isolation;
 mod layers;
 mod lifecycle;
+mod logs;
 mod obstacles;
 mod stop;
 mod words;

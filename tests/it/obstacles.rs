@@ -140,18 +140,18 @@ fn a_failing_pre_start_is_a_failure_with_its_code_and_its_output_in_the_log() {
 
 #[test]
 fn a_pre_start_that_takes_too_long_is_ended_with_all_its_children() {
-    let fleet = Fleet::new(concat!(
+    let fleet = Fleet::new(
         "a: {port: $0, restart: \"no\", pre_start: [[sh, -c, 'sleep 1000 & sleep 1000']], pre_start_timeout: 200ms}",
-    ));
+    );
     fleet.run(&["up", "-d", "--wait"]).expect(1).says(&["pre_start", "took longer than 0.2s"]);
     assert_eq!(fleet.processes_of("a"), []);
 }
 
 #[test]
 fn pre_start_runs_in_the_lane_in_order_and_not_again_after_a_crash() {
-    let fleet = Fleet::new(concat!(
+    let fleet = Fleet::new(
         "a: {port: $0, pre_start: [[sh, -c, 'echo one $$INSTANCE_NAME >> $$TMPDIR/ran'], [sh, -c, 'echo two >> $$TMPDIR/ran']]}",
-    ));
+    );
     fleet.up();
     let ran = || fs::read_to_string(fleet.state("a/tmp/ran")).unwrap();
     assert_eq!(ran(), "one a\ntwo\n");
