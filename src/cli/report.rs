@@ -51,7 +51,16 @@ impl Failure {
 
     /// With exit code 3.
     pub fn not_running(what: impl Into<String>) -> Self {
-        Self::Other { code: NOT_RUNNING, what: what.into(), hint: Some("laneway up".to_owned()) }
+        Self::Other { code: NOT_RUNNING, what: what.into(), hint: None }
+    }
+
+    /// The same failure, with something to do about it where it had nothing.
+    #[must_use]
+    pub fn or_hint(self, hint: &str) -> Self {
+        match self {
+            Self::Other { code, what, hint: None } => Self::Other { code, what, hint: Some(hint.to_owned()) },
+            other => other,
+        }
     }
 
     /// Says it, and gives the exit code.
@@ -90,7 +99,7 @@ pub fn say(what: &str, hint: Option<&str>) {
 /// Says whom a request failed for.
 pub fn troubles(troubles: &[TroubleStatus]) {
     for trouble in troubles {
-        say(&format!("{} is {}", trouble.name, trouble.what), trouble.hint.as_deref());
+        say(&format!("{}: {}", trouble.name, trouble.what), trouble.hint.as_deref());
     }
 }
 
