@@ -26,6 +26,9 @@ use serde_json::Value;
 /// The server of the tests.
 pub const PUPPET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/puppet.py");
 
+/// An ordinary user.
+const NOBODY: u32 = 65_534;
+
 /// No command of these tests takes longer; whoever waits this long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -240,6 +243,29 @@ impl Fleet {
     #[track_caller]
     pub fn run_command(&self, command: Command) -> Output {
         self.spawn_command(command).wait()
+    }
+
+    /// Runs `laneway` as an ordinary user, who gets the fleet's directory. Only root can.
+    #[track_caller]
+    pub fn run_as_nobody(&self, arguments: &[&str]) -> Output {
+        // The binary may lie where an ordinary user cannot go.
+        let copy = self.directory.join("laneway");
+        if !copy.exists() {
+            fs::copy(env!("CARGO_BIN_EXE_laneway"), &copy).unwrap();
+        }
+        self.give_to(NOBODY, &self.directory);
+        let mut command = Command::new(copy);
+        command.args(arguments).uid(NOBODY).gid(NOBODY);
+        self.run_command(self.clean(command))
+    }
+
+    fn give_to(&self, user: u32, path: &Path) {
+        std::os::unix::fs::lchown(path, Some(user), Some(user)).unwrap();
+        if path.is_dir() && !path.is_symlink() {
+            for entry in fs::read_dir(path).unwrap().flatten() {
+                self.give_to(user, &entry.path());
+            }
+        }
     }
 
     /// Starts `laneway` and leaves it running.
