@@ -227,6 +227,9 @@ pub struct Config {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+    /// Secrets too
+    #[arg(long)]
+    pub reveal: bool,
 }
 
 /// `check`.

@@ -8,11 +8,9 @@ use super::ctl::to_json;
 use super::out::println;
 use super::place::Fleet;
 use super::report::{DONE, Failure, USAGE};
+use super::secrets::{HIDDEN, shown};
 use crate::plan::{self, Plan, spec::Spec};
 use crate::runtime::{lane, look};
-
-/// What stands for a secret that is not revealed.
-const HIDDEN: &str = "(hidden; --reveal shows it)";
 
 /// `laneway env`.
 ///
@@ -32,10 +30,7 @@ pub fn env(fleet: &Fleet, arguments: &Env) -> Result<ExitCode, Failure> {
             variables.insert("SECRET_KEY".to_owned(), HIDDEN.to_owned());
         }
         for (name, value) in &mut variables {
-            if is_secret(name) && value != HIDDEN {
-                HIDDEN.clone_into(value);
-            }
-            hide_password(value);
+            *value = shown(name, value);
         }
     }
     match arguments.format {
@@ -52,26 +47,6 @@ pub fn env(fleet: &Fleet, arguments: &Env) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::from(DONE))
-}
-
-/// Names that promise a secret.
-fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_uppercase();
-    ["SECRET", "PASSWORD", "PASSWD", "TOKEN", "API_KEY", "PRIVATE_KEY", "CREDENTIAL"]
-        .iter()
-        .any(|word| name.contains(word))
-        && !name.ends_with("_FILE")
-}
-
-/// `scheme://user:password@host` keeps everything but the password.
-fn hide_password(value: &mut String) {
-    if let Some((scheme, rest)) = value.split_once("://")
-        && let Some((login, place)) = rest.split_once('@')
-        && let Some((user, _)) = login.split_once(':')
-        && !login.contains('/')
-    {
-        *value = format!("{scheme}://{user}:***@{place}");
-    }
 }
 
 fn shell_quoted(value: &str) -> String {
@@ -134,24 +109,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passwords_in_urls_are_hidden_and_nothing_else() {
-        let table = [
-            ("postgres://me:geheim@h:5432/db", "postgres://me:***@h:5432/db"),
-            ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
-            ("sqlite:////abs/a@b:c", "sqlite:////abs/a@b:c"),
-            ("plain", "plain"),
-        ];
-        for (value, expected) in table {
-            let mut value = value.to_owned();
-            hide_password(&mut value);
-            assert_eq!(value, expected);
-        }
-    }
-
-    #[test]
     fn what_is_quoted_reads_back_as_it_was() {
         assert_eq!(shell_quoted("it's $HOME"), r"'it'\''s $HOME'");
         assert_eq!(dotenv_quoted("a \"b\" $c \\ \n"), r#""a \"b\" \$c \\ \n""#);
-        assert!(is_secret("DB_PASSWORD") && is_secret("my_token") && !is_secret("SECRET_KEY_FILE"));
     }
 }

@@ -8,6 +8,7 @@ mod out;
 mod paint;
 mod place;
 mod report;
+mod secrets;
 mod settings;
 mod up;
 

@@ -121,6 +121,10 @@ impl Supervisor {
         let cgroups =
             if std::env::var_os(NO_CGROUPS).is_some() { None } else { Cgroups::find(&format!("laneway-{fleet}")) };
         clear_leftovers(&fleet, cgroups.as_ref());
+        if ready.is_some() {
+            // A person asks anew; what a dead pair wanted is no wish any more.
+            home.clear();
+        }
         let clock = Clock::start();
         let tools = Tools {
             spawner: Spawner::start(fleet, cgroups.clone(), original).map_err(|e| say("no thread", &e))?,

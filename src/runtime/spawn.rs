@@ -59,7 +59,7 @@ pub const MARKER: &str = "LANEWAY_RUN";
 #[derive(Clone, Debug)]
 pub struct Spawner {
     jobs: mpsc::Sender<(Prepare, Reply)>,
-    /// First processes of runs: to be reaped by their run, and by nobody else. Held while a process is being made.
+    /// First processes of runs: to be reaped by their run, and by nobody else.
     known: Arc<Mutex<HashSet<u32>>>,
 }
 
@@ -75,12 +75,8 @@ impl Spawner {
         std::thread::Builder::new().name("spawner".to_owned()).stack_size(256 * 1024).spawn(move || {
             for (prepare, reply) in queue {
                 let made = prepare().and_then(|job| {
-                    let program = job.program.clone();
-                    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                    let tree = make(&job, &fleet, cgroups.as_ref(), original)
-                        .map_err(|error| look::spawn_error(&error, &program))?;
-                    known.insert(tree.pid());
-                    Ok(tree)
+                    make(&job, &fleet, cgroups.as_ref(), original, &known)
+                        .map_err(|error| look::spawn_error(&error, &job.program))
                 });
                 // Nobody waits any more: the tree is dropped and its processes with it.
                 if let Err(Ok(tree)) = reply.send(made) {
@@ -107,8 +103,7 @@ impl Spawner {
 
     /// Reaps children that are no run's first process: orphans of servers, which come to us as subreaper.
     pub fn reap_strangers(&self) {
-        // A process that is being made is not known yet; the next call sees to the strangers.
-        let Ok(known) = self.known.try_lock() else { return };
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         for pid in processes::own_children() {
             if !known.contains(&pid) {
                 let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap_or(0));
@@ -130,7 +125,13 @@ impl Spawner {
     }
 }
 
-fn make(job: &Job, fleet: &str, cgroups: Option<&Cgroups>, original: Original) -> io::Result<Tree> {
+fn make(
+    job: &Job,
+    fleet: &str,
+    cgroups: Option<&Cgroups>,
+    original: Original,
+    known: &Mutex<HashSet<u32>>,
+) -> io::Result<Tree> {
     let cgroup = cgroups.and_then(|cgroups| cgroups.make(&job.label).ok());
     let marker = format!("{fleet}:{}", job.label);
     let mut environment: Vec<_> = job.environment.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -146,7 +147,7 @@ fn make(job: &Job, fleet: &str, cgroups: Option<&Cgroups>, original: Original) -
         descriptors: original.descriptors,
         umask: original.umask,
     };
-    match give_birth(&program) {
+    match give_birth(&program, known) {
         Ok(newborn) => {
             let cgroup = cgroup.filter(|cgroup| newborn.is_in_cgroup || dismiss(cgroup));
             Ok(Tree::new(newborn, marker, cgroup))
