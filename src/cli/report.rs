@@ -90,7 +90,7 @@ pub fn say(what: &str, hint: Option<&str>) {
 /// Says whom a request failed for.
 pub fn troubles(troubles: &[TroubleStatus]) {
     for trouble in troubles {
-        say(&format!("{} is {}", trouble.name, trouble.what), trouble.hint.as_deref());
+        say(&format!("{}: {}", trouble.name, trouble.what), trouble.hint.as_deref());
     }
 }
 

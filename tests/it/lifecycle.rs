@@ -286,7 +286,7 @@ fn restart_no_stays_down_and_on_failure_n_gives_up() {
 #[test]
 fn exit_0_before_the_first_good_answer_is_a_failure() {
     let fleet = Fleet::new("a: {port: $0, restart: \"no\", environment: {PUPPET: exit0}}");
-    fleet.run(&["up", "-d", "--wait"]).expect(1).says(&["a is failed", "before its first good answer"]);
+    fleet.run(&["up", "-d", "--wait"]).expect(1).says(&["a: failed: ", "before its first good answer"]);
     fleet.run(&["why", "a"]).expect(0).shows(&["before its first good answer", "when their port is taken"]);
 }
 
@@ -338,7 +338,10 @@ fn a_preset_is_a_verb_with_the_flags_of_up() {
 #[test]
 fn wait_is_over_when_the_time_is_up() {
     let fleet = Fleet::new("a: {port: $0, environment: {PUPPET: never-listen}}");
-    fleet.run(&["up", "-d", "--wait", "--wait-timeout", "300ms"]).expect(1).says(&["a is the time is up while"]);
+    fleet
+        .run(&["up", "-d", "--wait", "--wait-timeout", "300ms"])
+        .expect(1)
+        .says(&["a: the time is up while it is starting"]);
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn a_taken_port_names_its_owner_and_the_start_follows_by_itself() {
     let stranger = Stranger::listening("127.0.0.1", fleet.port(0), "");
     let pid = format!("pid {}", stranger.id());
     let taken = format!("port {} is taken by {pid}", fleet.port(0));
-    fleet.run(&["up", "-d", "--wait"]).expect(1).says(&["a is waiting", &taken, "puppet.py"]);
+    fleet.run(&["up", "-d", "--wait"]).expect(1).says(&["a: waiting: ", &taken, "puppet.py"]);
     fleet.run(&["why", "a"]).expect(0).shows(&[&taken, "laneway exec a --", "starts by itself"]);
     // It has looked again by now, and made no process of any kind.
     fleet.wait_for("a", |a| a["since_seconds"].as_f64() > Some(1.2));
