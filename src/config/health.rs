@@ -185,7 +185,9 @@ fn test(keys: &Keys<'_>, node: &Node) -> Option<Vec<String>> {
     if first_word == "NONE" {
         return None;
     }
-    if ["CMD", "CMD-SHELL"].contains(&first_word) && words.len() == 1 {
+    // An item that was refused is an item all the same.
+    let is_alone = matches!(&node.value, Value::List(items) if items.len() == 1);
+    if ["CMD", "CMD-SHELL"].contains(&first_word) && is_alone {
         keys.report(node.place, "test", Fault::new("names no program"));
         return None;
     }

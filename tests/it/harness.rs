@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
@@ -25,6 +26,9 @@ use serde_json::Value;
 
 /// The server of the tests.
 pub const PUPPET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/puppet.py");
+
+/// An ordinary user.
+const NOBODY: u32 = 65_534;
 
 /// No command of these tests takes longer; whoever waits this long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -240,6 +244,20 @@ impl Fleet {
     #[track_caller]
     pub fn run_command(&self, command: Command) -> Output {
         self.spawn_command(command).wait()
+    }
+
+    /// Runs `laneway` as an ordinary user, who gets the fleet's directory. Only root can.
+    #[track_caller]
+    pub fn run_as_nobody(&self, arguments: &[&str]) -> Output {
+        // The binary may lie where an ordinary user cannot go.
+        let copy = self.directory.join("laneway");
+        if !copy.exists() {
+            fs::copy(env!("CARGO_BIN_EXE_laneway"), &copy).unwrap();
+        }
+        give_to(NOBODY, &self.directory);
+        let mut command = Command::new(copy);
+        command.args(arguments).uid(NOBODY).gid(NOBODY);
+        self.run_command(self.clean(command))
     }
 
     /// Starts `laneway` and leaves it running.
@@ -478,6 +496,16 @@ impl Drop for Fleet {
     }
 }
 
+/// Gives a path and everything beneath it to a user.
+fn give_to(user: u32, path: &Path) {
+    std::os::unix::fs::lchown(path, Some(user), Some(user)).unwrap();
+    if path.is_dir() && !path.is_symlink() {
+        for entry in fs::read_dir(path).unwrap().flatten() {
+            give_to(user, &entry.path());
+        }
+    }
+}
+
 /// A living process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -635,7 +663,9 @@ impl Attached {
         assert!(ended, "it never ended\n--- out\n{out}\n--- err\n{err}");
         let status = self.child.wait().unwrap();
         let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-        // What it wrote last may have come after it was looked at.
+        // What it wrote last may still be on its way to the screen.
+        let is_read = || self.screen.as_ref().is_none_or(|screen| screen.reader.is_finished());
+        assert!(wait_until(PATIENCE, is_read), "somebody keeps its terminal open");
         Output { code, out: self.out(), err: [self.err(), self.screen()].concat() }
     }
 }
@@ -652,14 +682,15 @@ impl Drop for Attached {
 struct Screen {
     text: Arc<Mutex<Vec<u8>>>,
     master: Arc<Mutex<Option<OwnedFd>>>,
+    reader: JoinHandle<()>,
 }
 
 impl Screen {
     fn read(master: OwnedFd) -> Self {
         let text = Arc::new(Mutex::new(Vec::new()));
         let master = Arc::new(Mutex::new(Some(master)));
-        let screen = Self { text: Arc::clone(&text), master: Arc::clone(&master) };
-        std::thread::spawn(move || {
+        let (kept_text, kept_master) = (Arc::clone(&text), Arc::clone(&master));
+        let reader = std::thread::spawn(move || {
             loop {
                 let Some(descriptor) = master.lock().unwrap().as_ref().map(AsRawFd::as_raw_fd) else { return };
                 let mut poll = nix::libc::pollfd { fd: descriptor, events: nix::libc::POLLIN, revents: 0 };
@@ -677,7 +708,7 @@ impl Screen {
                 }
             }
         });
-        screen
+        Self { text: kept_text, master: kept_master, reader }
     }
 
     fn text(&self) -> String {

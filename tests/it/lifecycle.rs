@@ -115,32 +115,29 @@ fn six_ups_at_once_start_one_supervisor() {
     assert_eq!(fleet.processes_of("a").len(), 1);
 }
 
-#[test]
-fn a_dead_pair_never_needs_a_person_and_nothing_runs_twice() {
-    let fleet = Fleet::new(TWO);
-    fleet.up();
-    let ((supervisor, keeper), old) = (fleet.pair(), [fleet.pid("a"), fleet.pid("b")]);
-    // The keeper first: it would start a new supervisor.
+/// Where there is no cgroup to write, everything must go the same way.
+fn both_ways(instances: &str, test: impl Fn(&Fleet)) {
+    for without_cgroups in [false, true] {
+        let mut fleet = Fleet::new(instances);
+        if without_cgroups {
+            fleet.set("LANEWAY_TEST_NO_CGROUPS", "1");
+        }
+        test(&fleet);
+    }
+}
+
+/// Kills keeper and supervisor.
+fn kill_pair(fleet: &Fleet) {
+    let (supervisor, keeper) = fleet.pair();
+    // The keeper must not get to start a new supervisor.
     signal(keeper, Signal::SIGSTOP);
     signal(supervisor, Signal::SIGKILL);
     signal(keeper, Signal::SIGKILL);
     assert!(wait_until(PATIENCE, || !is_alive(supervisor) && !is_alive(keeper)));
-    assert!(old.iter().all(|pid| is_alive(*pid)), "the servers are what a dead pair leaves");
-    fleet.run(&["status"]).expect(3);
-    fleet.up();
-    assert!(old.iter().all(|pid| !is_alive(*pid)), "the leftovers were ended");
-    assert_eq!((fleet.processes_of("a").len(), fleet.processes_of("b").len()), (1, 1));
-    assert!(
-        fleet.own_log().contains("which an earlier supervisor left")
-            || fleet.own_log().contains("earlier supervisor left")
-    );
 }
 
-#[test]
-fn a_killed_supervisor_comes_back_by_itself_and_nothing_runs_twice() {
-    let fleet = Fleet::new(TWO);
-    fleet.up();
-    fleet.run(&["stop", "b"]).expect(0);
+/// Kills the supervisor, and waits until another one answers.
+fn kill_supervisor(fleet: &Fleet) {
     let (supervisor, keeper) = fleet.pair();
     signal(supervisor, Signal::SIGKILL);
     let is_new = || {
@@ -148,9 +145,87 @@ fn a_killed_supervisor_comes_back_by_itself_and_nothing_runs_twice() {
         new != 0 && new != supervisor && same_keeper == keeper
     };
     assert!(wait_until(PATIENCE, is_new), "no new supervisor: {}", fleet.own_log());
+}
+
+#[test]
+fn a_dead_pair_never_needs_a_person_and_nothing_runs_twice() {
+    both_ways(TWO, |fleet| {
+        fleet.up();
+        let mut old = vec![fleet.pid("a"), fleet.pid("b")];
+        old.push(fleet.ask("a", "/daemon?port").trim().parse().unwrap());
+        kill_pair(fleet);
+        assert!(old.iter().all(|pid| is_alive(*pid)), "the servers are what a dead pair leaves");
+        fleet.run(&["status"]).expect(3);
+        fleet.run(&["stop", "a"]).expect(3);
+        fleet.up();
+        assert!(old.iter().all(|pid| !is_alive(*pid)), "the leftovers were ended");
+        assert_eq!((fleet.processes_of("a").len(), fleet.processes_of("b").len()), (1, 1));
+        assert!(fleet.own_log().contains("an earlier supervisor left"), "{}", fleet.own_log());
+    });
+}
+
+#[test]
+fn a_dead_pair_with_a_reused_pid_or_garbage_in_its_files_is_no_obstacle() {
+    let fleet = Fleet::new(TWO);
+    fleet.up();
+    kill_pair(&fleet);
+    for (name, text) in [("plan.json", "{"), ("goals.json", "[[["), ("fleet", "short"), ("lock", "1\n")] {
+        std::fs::write(fleet.state(".run").join(name), text).unwrap();
+    }
+    // The old id is lost, and with it the way to find the old servers by marker: say who they are.
+    let output = fleet.run(&["up", "-d", "--wait", "--wait-timeout", "5"]);
+    assert!(output.code == 0 || output.err.contains("is taken by pid"), "{output:?}");
+    for process in fleet.processes().iter().filter(|process| process.command.contains("puppet")) {
+        signal(process.pid, Signal::SIGKILL);
+    }
     fleet.wait_for_health("a", "healthy");
-    assert_eq!(fleet.instance("b")["phase"], "stopped", "the goals outlive the supervisor");
-    assert_eq!((fleet.processes_of("a").len(), fleet.processes_of("b").len()), (1, 0));
+}
+
+#[test]
+fn a_killed_supervisor_comes_back_by_itself_and_nothing_runs_twice() {
+    both_ways(TWO, |fleet| {
+        fleet.up();
+        fleet.run(&["stop", "b"]).expect(0);
+        for _ in 0..2 {
+            kill_supervisor(fleet);
+            fleet.wait_for_health("a", "healthy");
+            assert_eq!(fleet.instance("b")["phase"], "stopped", "the goals outlive the supervisor");
+            assert_eq!((fleet.processes_of("a").len(), fleet.processes_of("b").len()), (1, 0));
+        }
+        fleet.run(&["down"]).expect(0);
+        assert_eq!(fleet.processes(), []);
+    });
+}
+
+#[test]
+fn a_supervisor_killed_amid_a_start_leaves_no_pre_start_behind() {
+    both_ways("a: {port: $0, pre_start: [[sh, -c, 'sleep 987 & sleep 987']]}", |fleet| {
+        let up = fleet.spawn(&["up", "-d"]);
+        let sleeping =
+            || fleet.processes_of("a").into_iter().filter(|p| p.command.starts_with("sleep")).collect::<Vec<_>>();
+        assert!(wait_until(PATIENCE, || sleeping().len() == 2));
+        let old = sleeping();
+        kill_supervisor(fleet);
+        assert!(wait_until(PATIENCE, || sleeping().len() == 2), "{:?}", sleeping());
+        assert!(old.iter().all(|process| !is_alive(process.pid)));
+        up.wait().expect(1).says(&["the supervisor broke off"]);
+    });
+}
+
+#[test]
+fn a_killed_supervisor_keeps_the_values_that_it_was_started_with() {
+    let mut fleet = Fleet::new("a: {port: $0, environment: {FROM: \"${GREETING:?which}\"}}");
+    fleet.set("GREETING", "hello");
+    fleet.run(&["up", "-d", "--wait", "--set", "defaults.environment.MORE=set"]).expect(0);
+    fleet.set("GREETING", "other");
+    kill_supervisor(&fleet);
+    fleet.wait_for_health("a", "healthy");
+    let environment = fleet.ask_self("a")["environment"].clone();
+    assert_eq!((&environment["FROM"], &environment["MORE"]), (&"hello".into(), &"set".into()));
+    // env, exec and config speak of what runs.
+    fleet.run(&["env", "a"]).expect(0).shows(&["FROM='hello'", "MORE='set'"]);
+    fleet.run(&["exec", "a", "--", "sh", "-c", "echo $FROM $MORE"]).expect(0).shows(&["hello set"]);
+    fleet.run(&["config"]).expect(0).shows(&["FROM: hello"]);
 }
 
 #[test]
@@ -161,6 +236,7 @@ fn a_killed_keeper_takes_everything_down_in_order() {
     signal(keeper, Signal::SIGKILL);
     assert!(wait_until(PATIENCE, || !is_alive(supervisor)));
     assert_eq!(fleet.processes(), []);
+    assert!(!fleet.state(".run/control.sock").exists());
     fleet.up();
 }
 
@@ -213,7 +289,7 @@ fn restart_no_stays_down_and_on_failure_n_gives_up() {
 #[test]
 fn exit_0_before_the_first_good_answer_is_a_failure() {
     let fleet = Fleet::new("a: {port: $0, restart: \"no\", environment: {PUPPET: exit0}}");
-    fleet.run(&["up", "-d", "--wait"]).expect(1).says(&["a: failed", "before its first good answer"]);
+    fleet.run(&["up", "-d", "--wait"]).expect(1).says(&["a: failed: ", "before its first good answer"]);
     fleet.run(&["why", "a"]).expect(0).shows(&["before its first good answer", "when their port is taken"]);
 }
 
@@ -265,7 +341,10 @@ fn a_preset_is_a_verb_with_the_flags_of_up() {
 #[test]
 fn wait_is_over_when_the_time_is_up() {
     let fleet = Fleet::new("a: {port: $0, environment: {PUPPET: never-listen}}");
-    fleet.run(&["up", "-d", "--wait", "--wait-timeout", "300ms"]).expect(1).says(&["a: the time is up while"]);
+    fleet
+        .run(&["up", "-d", "--wait", "--wait-timeout", "300ms"])
+        .expect(1)
+        .says(&["a: the time is up while it is starting"]);
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn a_taken_port_names_its_owner_and_the_start_follows_by_itself() {
     let stranger = Stranger::listening("127.0.0.1", fleet.port(0), "");
     let pid = format!("pid {}", stranger.id());
     let taken = format!("port {} is taken by {pid}", fleet.port(0));
-    fleet.run(&["up", "-d", "--wait"]).expect(1).says(&["a: waiting", &taken, "puppet.py"]);
+    fleet.run(&["up", "-d", "--wait"]).expect(1).says(&["a: waiting: ", &taken, "puppet.py"]);
     fleet.run(&["why", "a"]).expect(0).shows(&[&taken, "laneway exec a --", "starts by itself"]);
     // It has looked again by now, and made no process of any kind.
     fleet.wait_for("a", |a| a["since_seconds"].as_f64() > Some(1.2));
@@ -118,15 +118,39 @@ fn a_state_directory_that_is_a_file_is_said_by_up_itself() {
 
 #[test]
 fn a_lane_that_may_not_be_written_is_named() {
-    if nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED: root may write everywhere; run the tests as an ordinary user to see this one");
-        return;
-    }
     let fleet = Fleet::new("a: {port: $0}");
     fs::create_dir_all(fleet.state("a")).unwrap();
+    // Root may write everywhere.
+    let run = |arguments: &[&str]| {
+        if nix::unistd::geteuid().is_root() { fleet.run_as_nobody(arguments) } else { fleet.run(arguments) }
+    };
     fs::set_permissions(fleet.state("a"), fs::Permissions::from_mode(0o500)).unwrap();
-    fleet.run(&["up", "-d", "--wait"]).expect(1).says(&["the lane cannot be prepared", "permission denied"]);
+    run(&["up", "-d", "--wait"]).expect(1).says(&[
+        "the lane cannot be prepared",
+        "permission denied",
+        "owner and the mode",
+    ]);
     fs::set_permissions(fleet.state("a"), fs::Permissions::from_mode(0o700)).unwrap();
+    fleet.wait_for_health("a", "healthy");
+    run(&["down"]).expect(0);
+}
+
+#[test]
+fn an_ordinary_user_may_run_a_fleet() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: every other test shows it");
+        return;
+    }
+    let fleet = Fleet::new("a: {port: $0}\nb: {port: $1}");
+    fleet.run_as_nobody(&["up", "-d", "--wait"]).expect(0);
+    assert_eq!(fleet.ask_self("a")["environment"]["INSTANCE_NAME"], "a");
+    // Root is let in.
+    fleet.run(&["status"]).expect(0);
+    let daemon: u32 = fleet.ask("a", "/daemon?port").trim().parse().unwrap();
+    fleet.run_as_nobody(&["stop", "a"]).expect(0);
+    assert!(!crate::harness::is_alive(daemon));
+    fleet.run_as_nobody(&["down"]).expect(0);
+    assert_eq!(fleet.processes(), []);
 }
 
 #[test]
