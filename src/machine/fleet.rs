@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::action::{Action, Answer, Trouble};
 use super::brake::Brake;
 use super::event::{Event, Request, RequestId, Wait};
-use super::instance::{Cause, Context, Instance, Stage, Starting, State, Then, Waiting};
+use super::instance::{Context, Instance};
+use super::state::{Cause, Stage, Starting, State, Then, Waiting};
 use crate::model::{Goal, Health, InstanceId, Mono, Phase, Run};
 use crate::plan::spec::{Condition, Plan};
 
@@ -141,7 +142,7 @@ impl Fleet {
         actions: &mut Vec<Action>,
         change: impl FnOnce(&mut Instance, &mut Context<'_>),
     ) {
-        let known = self.instances.get(run.instance.index()).and_then(Instance::run);
+        let known = self.instances.get(run.instance.index()).and_then(|instance| instance.state.run());
         if known == Some(run) {
             self.with(run.instance, now, actions, change);
         }
@@ -185,7 +186,7 @@ impl Fleet {
                     if who.contains(&one) {
                         self.with(one, now, actions, |i, cx| {
                             i.wish_up(cx.now);
-                            if i.run().is_some() {
+                            if i.state.run().is_some() {
                                 i.end(cx, Then::Fresh);
                             }
                         });
@@ -207,7 +208,7 @@ impl Fleet {
                 if at_once {
                     for one in &who {
                         self.with(*one, now, actions, |i, cx| {
-                            if i.is_live() {
+                            if i.state.is_live() {
                                 i.end(cx, Then::Rest);
                             }
                             i.kill(cx);
@@ -235,7 +236,7 @@ impl Fleet {
             self.with(*one, now, actions, |i, cx| {
                 i.goal = Goal::Down;
                 // What lives waits for its dependents at the gate.
-                if !i.is_live() {
+                if !i.state.is_live() {
                     i.end(cx, Then::Rest);
                 }
             });
@@ -286,7 +287,7 @@ impl Fleet {
         for id in &self.touched {
             let instance = &self.instances[id.index()];
             let begins = matches!(instance.state, State::Waiting(Waiting::Turn { .. }));
-            if begins || (instance.goal == Goal::Down && instance.is_live()) {
+            if begins || (instance.goal == Goal::Down && instance.state.is_live()) {
                 self.at_the_gate.insert(*id);
             } else {
                 self.at_the_gate.remove(id);
@@ -300,7 +301,9 @@ impl Fleet {
         if instance.goal == Goal::Down {
             let needed = self.dependents[id.index()].iter().any(|dependent| {
                 let dependent = self.instance(*dependent);
-                dependent.goal == Goal::Down && dependent.run().is_some() && dependent.survivors().is_empty()
+                dependent.goal == Goal::Down
+                    && dependent.state.run().is_some()
+                    && dependent.state.survivors().is_empty()
             });
             if needed {
                 return false;
@@ -345,7 +348,7 @@ impl Fleet {
     /// Healthy, or running where there is no check.
     fn is_healthy(&self, id: InstanceId) -> bool {
         let instance = self.instance(id);
-        match instance.health() {
+        match instance.state.health() {
             Health::Healthy => true,
             Health::Unknown => {
                 self.plan.spec(id).healthcheck.is_none() && matches!(instance.state, State::Running { .. })
@@ -358,7 +361,7 @@ impl Fleet {
     fn settle(&mut self, now: Mono, actions: &mut Vec<Action>) {
         for id in std::mem::take(&mut self.touched) {
             let index = id.index();
-            let deadline = self.instances[index].deadline();
+            let deadline = self.instances[index].state.deadline();
             if deadline != self.deadlines[index] {
                 if let Some(old) = self.deadlines[index] {
                     self.timeline.remove(&(old, id));
@@ -369,7 +372,7 @@ impl Fleet {
                 self.deadlines[index] = deadline;
             }
             let instance = &self.instances[index];
-            let words = (instance.phase(), instance.health(), instance.pre_start());
+            let words = (instance.state.phase(), instance.state.health(), instance.state.pre_start());
             if words != self.shown[index] {
                 self.shown[index] = words;
                 self.instances[index].since = now;
@@ -382,7 +385,7 @@ impl Fleet {
                 None => self.wishes.push(wish),
             }
         }
-        if self.ending && self.instances.iter().all(|i| i.state == State::Stopped || !i.survivors().is_empty()) {
+        if self.ending && self.instances.iter().all(|i| i.state == State::Stopped || !i.state.survivors().is_empty()) {
             actions.push(Action::Exit);
         }
     }
@@ -406,7 +409,7 @@ impl Fleet {
         let instance = self.instance(id);
         match until {
             Until::Stopped if instance.state == State::Stopped => Progress::Done,
-            Until::Stopped if !instance.survivors().is_empty() => Progress::Stuck(Trouble::Survivors),
+            Until::Stopped if !instance.state.survivors().is_empty() => Progress::Stuck(Trouble::Survivors),
             Until::Stopped => Progress::OnTheWay,
             Until::Started | Until::Healthy => match &instance.state {
                 State::Completed => Progress::Done,
@@ -418,7 +421,7 @@ impl Fleet {
                 State::Running { .. } | State::Starting(_) | State::Waiting(Waiting::Brake { .. }) => {
                     Progress::OnTheWay
                 }
-                State::Stopping(_) | State::Sweeping(_) if instance.survivors().is_empty() => Progress::OnTheWay,
+                State::Stopping(_) | State::Sweeping(_) if instance.state.survivors().is_empty() => Progress::OnTheWay,
                 State::Stopping(_) | State::Sweeping(_) => Progress::Stuck(Trouble::Survivors),
                 State::Waiting(Waiting::Turn { on, .. }) => match on.iter().find(|on| self.is_hopeless(**on)) {
                     Some(on) => Progress::Stuck(Trouble::Dependency { on: *on }),

@@ -13,6 +13,7 @@ mod checks;
 mod event;
 mod fleet;
 mod instance;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -20,4 +21,5 @@ pub use action::{Action, Answer, Trouble, Work};
 pub use checks::{Checked, Checks};
 pub use event::{Event, Fault, Obstacle, Owner, Request, RequestId, Survivor, Verdict, Wait};
 pub use fleet::Fleet;
-pub use instance::{Cause, Failure, FailureKind, Instance, Stage, Starting, State, Stopping, Sweeping, Then, Waiting};
+pub use instance::Instance;
+pub use state::{Cause, Failure, FailureKind, Stage, Starting, State, Stopping, Sweeping, Then, Waiting};

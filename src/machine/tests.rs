@@ -123,7 +123,7 @@ impl Story {
     }
 
     fn run(&self, id: InstanceId) -> Run {
-        self.fleet.instance(id).run().expect("a run")
+        self.fleet.instance(id).state.run().expect("a run")
     }
 
     fn born(&mut self, id: InstanceId) -> Vec<Action> {
@@ -167,7 +167,7 @@ impl Story {
     }
 
     fn phase(&self, id: InstanceId) -> Phase {
-        self.fleet.instance(id).phase()
+        self.fleet.instance(id).state.phase()
     }
 }
 
@@ -323,7 +323,7 @@ fn an_unhealthy_server_is_replaced() {
         story.probed(A, Verdict::Bad(Fault::TimedOut { after: Duration::from_secs(2) }));
         story.wait(Duration::from_secs(5));
     }
-    assert_eq!((story.phase(A), story.fleet.instance(A).health()), (Phase::Running, Health::Healthy));
+    assert_eq!((story.phase(A), story.fleet.instance(A).state.health()), (Phase::Running, Health::Healthy));
     let actions = story.probed(A, Verdict::Bad(Fault::TimedOut { after: Duration::from_secs(2) }));
     assert!(actions.iter().any(|action| matches!(action, Action::Signal { signal: Signal::TERM, .. })));
     assert_eq!(story.phase(A), Phase::Stopping);
@@ -340,9 +340,9 @@ fn a_foreign_listener_is_no_reason_to_restart() {
         story.probed(A, Verdict::Conflict { owner: owner.clone() });
         story.wait(Duration::from_secs(5));
     }
-    assert_eq!((story.phase(A), story.fleet.instance(A).health()), (Phase::Running, Health::PortConflict));
+    assert_eq!((story.phase(A), story.fleet.instance(A).state.health()), (Phase::Running, Health::PortConflict));
     story.good(A);
-    assert_eq!(story.fleet.instance(A).health(), Health::Healthy);
+    assert_eq!(story.fleet.instance(A).state.health(), Health::Healthy);
 }
 
 #[test]
@@ -352,7 +352,7 @@ fn a_start_that_takes_too_long_is_a_failure() {
     story.born(A);
     while story.phase(A) == Phase::Starting && story.now < Mono::from_millis(60_000) {
         story.wait(Duration::from_millis(100));
-        if story.fleet.instance(A).checks().is_some_and(|checks| checks.due.is_none()) {
+        if story.fleet.instance(A).state.checks().is_some_and(|checks| checks.due.is_none()) {
             story.probed(A, Verdict::Bad(Fault::Refused));
         }
     }

@@ -338,7 +338,7 @@ impl Driver {
     /// A Django app that answers well without its lane's database file has not read its facts.
     fn look_for_ignored_facts(&mut self, id: InstanceId) {
         let facts = &self.fleet.plan().spec(id).facts;
-        if self.fleet.instance(id).health() != Health::Healthy {
+        if self.fleet.instance(id).state.health() != Health::Healthy {
             return;
         }
         match &facts.database {

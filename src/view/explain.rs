@@ -115,7 +115,7 @@ fn dependency(fleet: &Fleet, id: InstanceId, on: InstanceId) -> String {
         Some(Condition::ServiceHealthy) => "to be healthy",
         Some(Condition::ServiceCompletedSuccessfully) => "to complete",
     };
-    format!("waits for {} {condition}, which is {}", fleet.plan().spec(on).name, fleet.instance(on).phase())
+    format!("waits for {} {condition}, which is {}", fleet.plan().spec(on).name, fleet.instance(on).state.phase())
 }
 
 fn obstructed(spec: &Spec, obstacle: &Obstacle) -> Explanation {
@@ -260,7 +260,7 @@ fn stop(spec: &Spec, stopping: &Stopping, now: Mono) -> Explanation {
         format!("is killed in {left} if it has not ended by then")
     };
     Explanation {
-        reason: format!("{why}; sent {}", Instance::stop_signal(spec, stopping)),
+        reason: format!("{why}; sent {}", if stopping.killed { Signal::KILL } else { spec.stop_signal }),
         next: Some(next),
         ..Explanation::default()
     }

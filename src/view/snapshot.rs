@@ -98,17 +98,17 @@ pub fn instance(fleet: &Fleet, id: InstanceId, now: Mono, surroundings: Surround
     InstanceStatus {
         name: spec.name.clone(),
         goal: instance.goal,
-        phase: instance.phase(),
-        health: instance.health(),
+        phase: instance.state.phase(),
+        health: instance.state.health(),
         checked: spec.healthcheck.is_some(),
         since_seconds: now.since(instance.since).as_secs_f64(),
         port: spec.facts.port,
         url: spec.url(),
-        pid: instance.pid(),
-        uptime_seconds: instance.running_since().map(|since| now.since(since).as_secs_f64()),
+        pid: instance.state.pid(),
+        uptime_seconds: instance.state.running_since().map(|since| now.since(since).as_secs_f64()),
         restarts: instance.restarts,
         failures: instance.failures,
-        survivors: instance.survivors().to_vec(),
+        survivors: instance.state.survivors().to_vec(),
         log: surroundings.log,
         warning: surroundings.warning,
         explanation: explain(fleet, id, now),
@@ -154,6 +154,7 @@ pub fn trouble(fleet: &Fleet, id: InstanceId, trouble: Trouble, status: &Instanc
         Trouble::Survivors => {
             let who: Vec<_> = fleet
                 .instance(id)
+                .state
                 .survivors()
                 .iter()
                 .map(|left| format!("pid {} ({}), {}", left.pid, left.command, left.state))
