@@ -15,7 +15,8 @@ use super::place::Fleet;
 use super::report::{self, DONE, FAILED, Failure, NOT_RUNNING};
 use crate::control::{Change, Client, DownRequest, StartRequest, StopRequest, WaitFor};
 use crate::model::{Goal, InstanceName, Phase, in_words};
-use crate::plan;
+use crate::plan::spec::Spec;
+use crate::plan::{self, Plan};
 use crate::view::snapshot::{FleetStatus, InstanceStatus, Outcome};
 use crate::view::table;
 
@@ -56,7 +57,7 @@ pub fn bring_down(client: &Client, now: bool) -> Result<u8, Failure> {
 /// # Errors
 /// Exit code 2 for an unknown name, 3 when nothing runs.
 pub fn start(fleet: &Fleet, path: &str, arguments: &Start) -> Result<ExitCode, Failure> {
-    let client = fleet.client()?;
+    let client = fleet.client().map_err(|failure| failure.or_hint("laneway up"))?;
     show_progress(&client, Some(&arguments.names));
     let request = start_request(arguments.names.clone(), arguments.wait, arguments.wait_timeout);
     Ok(finish(&client.post(path, &request)?))
@@ -76,7 +77,23 @@ pub fn start_request(instances: Vec<String>, wait: bool, timeout: Duration) -> S
 pub fn stop(fleet: &Fleet, arguments: &Names) -> Result<ExitCode, Failure> {
     let client = fleet.client()?;
     show_progress(&client, Some(&arguments.names));
-    Ok(finish(&client.post("/v1/stop", &StopRequest { instances: arguments.names.clone() })?))
+    let outcome: Outcome = client.post("/v1/stop", &StopRequest { instances: arguments.names.clone() })?;
+    let code = finish(&outcome);
+    if let Some(plan) = fleet.running().and_then(|home| home.running_plan()) {
+        for (left, missing) in left_behind(&plan, &outcome, &client.status()?) {
+            eprintln!("{left} goes on without {missing}, on which it depends");
+        }
+    }
+    Ok(code)
+}
+
+/// Who runs on though something that it depends on was stopped.
+fn left_behind(plan: &Plan, outcome: &Outcome, status: &FleetStatus) -> Vec<(InstanceName, InstanceName)> {
+    let is_stopped = |name: &InstanceName| outcome.instances.iter().any(|instance| instance.name == *name);
+    let runs = |name: &InstanceName| status.instances.iter().any(|i| i.name == *name && i.goal == Goal::Up);
+    let on =
+        |spec: &Spec| spec.depends_on.iter().map(|dependency| plan.spec(dependency.on).name.clone()).find(is_stopped);
+    plan.specs.iter().filter(|spec| runs(&spec.name)).filter_map(|spec| Some((spec.name.clone(), on(spec)?))).collect()
 }
 
 /// Says what came of a request: data to standard output, trouble to standard error.
@@ -210,7 +227,7 @@ pub fn why(fleet: &Fleet, arguments: &Why) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::from(DONE));
     }
     let age = in_words(Duration::from_secs_f64(instance.since_seconds));
-    println!("{} is {}, for {age}", instance.name, paint::state(&instance));
+    println!("{}: {}, for {age}", instance.name, paint::state(&instance));
     let explanation = &instance.explanation;
     let mut lines = vec![("why", explanation.reason.clone())];
     lines.extend(explanation.evidence.iter().map(|evidence| ("seen", evidence.clone())));
@@ -220,7 +237,7 @@ pub fn why(fleet: &Fleet, arguments: &Why) -> Result<ExitCode, Failure> {
     if instance.restarts > 0 || instance.failures > 0 {
         lines.push((
             "restarts",
-            format!("{} since it was asked to start, {} failures in a row", instance.restarts, instance.failures),
+            format!("{} since it was asked to start; failures in a row: {}", instance.restarts, instance.failures),
         ));
     }
     lines.extend(

@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::args::Logs;
+use super::out::CLOSED_PIPE;
 use super::paint;
 use super::place::Fleet;
 use super::report::{DONE, Failure};
@@ -27,11 +28,12 @@ const LOOK_AGAIN: u16 = 500;
 pub fn run(fleet: &Fleet, arguments: &Logs) -> Result<ExitCode, Failure> {
     let plan = fleet.running_plan_or_plan()?;
     let mut logs = MergedLogs::new(&plan, &arguments.names, !arguments.no_prefix)?;
-    logs.print_last(arguments.lines)?;
-    if arguments.follow {
-        logs.follow()?;
+    let printed = logs.print_last(arguments.lines).and_then(|()| if arguments.follow { logs.follow() } else { Ok(()) });
+    match printed {
+        // Who stopped reading needs no word about it.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::from(CLOSED_PIPE)),
+        printed => printed.map(|()| ExitCode::from(DONE)).map_err(Failure::from),
     }
-    Ok(ExitCode::from(DONE))
 }
 
 /// The logs of some instances.

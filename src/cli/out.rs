@@ -5,12 +5,12 @@ use std::fmt::Arguments;
 use std::io::Write;
 
 /// What a shell reports of a program that wrote into a closed pipe.
-const CLOSED_PIPE: i32 = 128 + 13;
+pub const CLOSED_PIPE: u8 = 128 + 13;
 
 /// A line to standard output; without a reader the command has no more to do.
 pub fn line(words: Arguments<'_>) {
     if writeln!(anstream::stdout(), "{words}").is_err() {
-        std::process::exit(CLOSED_PIPE);
+        std::process::exit(i32::from(CLOSED_PIPE));
     }
 }
 

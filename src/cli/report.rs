@@ -51,7 +51,16 @@ impl Failure {
 
     /// With exit code 3.
     pub fn not_running(what: impl Into<String>) -> Self {
-        Self::Other { code: NOT_RUNNING, what: what.into(), hint: Some("laneway up".to_owned()) }
+        Self::Other { code: NOT_RUNNING, what: what.into(), hint: None }
+    }
+
+    /// The same failure, with something to do about it where it had nothing.
+    #[must_use]
+    pub fn or_hint(self, hint: &str) -> Self {
+        match self {
+            Self::Other { code, what, hint: None } => Self::Other { code, what, hint: Some(hint.to_owned()) },
+            other => other,
+        }
     }
 
     /// Says it, and gives the exit code.

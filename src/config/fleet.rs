@@ -164,6 +164,10 @@ fn read_instance(
             return None;
         }
     };
+    if name.as_str() == "access" {
+        let what = "an instance cannot be called `access`: its log would have the name of the access log";
+        collector.report(layered.place, "instances", Fault::new(what).hint("`access_1` would be a name"));
+    }
     let scope = Scope::new(collector, format!("instances.{name}"));
     let mut instance = Instance::new(name, layered.place);
     // What is no map was reported, and is an instance all the same: others may name it.

@@ -6,10 +6,16 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     if word.len() > 64 {
         return None;
     }
+    let known: Vec<&str> = known.into_iter().collect();
+    // Whoever stopped typing meant what goes on from there.
+    let mut longer = known.iter().filter(|candidate| word.len() > 2 && candidate.starts_with(word));
+    if let (Some(only), None) = (longer.next(), longer.next()) {
+        return Some(only);
+    }
     let length = word.chars().count();
     let allowed = length.max(3) / 3;
     // Words of another length are another word, and comparing thousands of names costs.
-    let similar = known.into_iter().filter(|candidate| candidate.chars().count().abs_diff(length) <= allowed);
+    let similar = known.into_iter().filter(|candidate: &&str| candidate.chars().count().abs_diff(length) <= allowed);
     let distances = similar.map(|candidate| (distance(word, candidate), candidate));
     distances.filter(|(distance, _)| *distance <= allowed).min().map(|(_, candidate)| candidate)
 }

@@ -18,7 +18,7 @@ pub struct Fleet {
     seed: u64,
     instances: Vec<Instance>,
     /// What people were last told of each.
-    shown: Vec<(Phase, Health)>,
+    shown: Vec<(Phase, Health, Option<usize>)>,
     /// Who depends on each.
     dependents: Vec<Vec<InstanceId>>,
     /// The deadline of each that has one, and in the order of time.
@@ -71,7 +71,7 @@ impl Fleet {
         Self {
             seed,
             instances: vec![Instance::new(); count],
-            shown: vec![(Phase::Stopped, Health::Unknown); count],
+            shown: vec![(Phase::Stopped, Health::Unknown, None); count],
             dependents,
             deadlines: vec![None; count],
             timeline: BTreeSet::new(),
@@ -368,7 +368,8 @@ impl Fleet {
                 }
                 self.deadlines[index] = deadline;
             }
-            let words = (self.instances[index].phase(), self.instances[index].health());
+            let instance = &self.instances[index];
+            let words = (instance.phase(), instance.health(), instance.pre_start());
             if words != self.shown[index] {
                 self.shown[index] = words;
                 self.instances[index].since = now;

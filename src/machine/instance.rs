@@ -294,6 +294,24 @@ impl Instance {
         }
     }
 
+    /// The position of the `pre_start` command that runs, or whose rest is being cleared.
+    #[must_use]
+    pub fn pre_start(&self) -> Option<usize> {
+        match &self.state {
+            State::Starting(Starting { stage: Stage::PreStart(command), .. }) => Some(*command),
+            State::Sweeping(Sweeping { then: Then::Next(next), .. }) => next.checked_sub(1),
+            State::Starting(_)
+            | State::Sweeping(_)
+            | State::Stopped
+            | State::Waiting(_)
+            | State::Running { .. }
+            | State::Stopping(_)
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Completed => None,
+        }
+    }
+
     /// The run that facts may be about.
     #[must_use]
     pub fn run(&self) -> Option<Run> {

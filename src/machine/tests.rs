@@ -201,6 +201,7 @@ fn a_start_goes_through_pre_start_to_the_first_good_answer() {
     0.000s Changed { instance: InstanceId(0) }
     0.000s Sweep { run: Run { instance: InstanceId(0), generation: 1 } }
     0.000s Spawn { run: Run { instance: InstanceId(0), generation: 2 }, work: PreStart(1) }
+    0.000s Changed { instance: InstanceId(0) }
     0.000s Sweep { run: Run { instance: InstanceId(0), generation: 2 } }
     0.000s Spawn { run: Run { instance: InstanceId(0), generation: 3 }, work: Server }
     0.000s Changed { instance: InstanceId(0) }

@@ -23,7 +23,7 @@ const TEMPORARY: &str = "{state}/tmp";
 const LOGS: &str = "{state}/log";
 const ACCESS_LOG: &str = "{state}/log/access.log";
 /// A guest in a lane writes beside the owner, not into its file.
-const GUEST_ACCESS_LOG: &str = "{state}/log/{instance}.access.log";
+const GUEST_ACCESS_LOG: &str = "{state}/log/{instance}.access.fifo";
 const SECRET_FILE: &str = "{state}/secrets/secret_key";
 const CHANNELS_PREFIX: &str = "{project}_{lane}";
 

@@ -25,6 +25,9 @@ pub struct Explanation {
     pub hint: Option<String>,
 }
 
+/// A server that lived no longer ended at once.
+const AT_ONCE: Duration = Duration::from_millis(50);
+
 /// Explains the state of `id` at `now`.
 #[must_use]
 pub fn explain(fleet: &Fleet, id: InstanceId, now: Mono) -> Explanation {
@@ -178,7 +181,7 @@ fn start(spec: &Spec, starting: &Starting, now: Mono) -> Explanation {
                 "runs pre_start {} of {}: `{}`",
                 command + 1,
                 spec.pre_start.len(),
-                spec.pre_start.get(*command).map(|words| words.join(" ")).unwrap_or_default()
+                spec.pre_start.get(*command).map(|words| short(words)).unwrap_or_default()
             ),
             next: limit.map(|limit| format!("has {limit} left, then it is a failure")),
             ..Explanation::default()
@@ -285,6 +288,9 @@ fn sweep(spec: &Spec, sweeping: &Sweeping) -> Explanation {
 fn fail(spec: &Spec, failure: &Failure) -> Explanation {
     let lived = in_words(failure.lived);
     let reason = match &failure.kind {
+        FailureKind::Exited { .. } if failure.lived < AT_ONCE => {
+            format!("{}, at once", kind_in_words(spec, &failure.kind))
+        }
         FailureKind::Exited { .. } => format!("{} after {lived}", kind_in_words(spec, &failure.kind)),
         FailureKind::PreStart { .. }
         | FailureKind::PreStartTimeout { .. }
@@ -305,6 +311,12 @@ fn fail(spec: &Spec, failure: &Failure) -> Explanation {
         next: None,
         hint: hint.or_else(|| Some(format!("laneway logs {}", spec.name))),
     }
+}
+
+/// A command as people call it: without the program's folder.
+fn short(words: &[String]) -> String {
+    let program = words.first().map(|program| program.rsplit('/').next().unwrap_or(program));
+    program.into_iter().chain(words.iter().skip(1).map(String::as_str)).collect::<Vec<_>>().join(" ")
 }
 
 fn kind_in_words(spec: &Spec, kind: &FailureKind) -> String {
@@ -349,12 +361,20 @@ pub fn verdict(verdict: &Verdict) -> String {
 }
 
 fn millis(duration: Duration) -> String {
-    format!("{}ms", duration.as_millis())
+    format!("{}ms", duration.as_millis().max(1))
 }
 
 /// What usually is behind a wrong answer.
 fn answer_hint(spec: &Spec, checked: &Checked) -> Option<String> {
-    let Verdict::Bad(fault) = &checked.verdict else { return None };
+    let fault = match &checked.verdict {
+        Verdict::Bad(fault) => fault,
+        Verdict::Conflict { .. } => {
+            return Some(
+                "end that process, or give one of the two another port; a restart would not mend it".to_owned(),
+            );
+        }
+        Verdict::Good { .. } => return None,
+    };
     let logs = format!("laneway logs {}", spec.name);
     Some(match fault {
         Fault::Status { status: 404, .. } => {
