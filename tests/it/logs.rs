@@ -56,7 +56,7 @@ fn lines_of_all_instances_are_merged_in_the_order_of_time() {
 fn following_goes_on_across_a_crash_a_restart_and_a_stop() {
     let fleet = Fleet::new("a: {port: $0}\nb: {port: $1}");
     fleet.up();
-    let follower = fleet.spawn(&["logs", "-f", "-n", "0"]);
+    let follower = fleet.spawn(&["logs", "-f", "-n", "all"]);
     fleet.ask("b", "/print?1");
     wait_for_lines(&follower, "b", 1);
     fleet.ask("a", "/say?first%0A");
@@ -80,7 +80,7 @@ fn following_goes_on_across_a_crash_a_restart_and_a_stop() {
 fn a_flood_over_many_rotations_loses_and_doubles_nothing() {
     let fleet = Fleet::new("a: {port: $0, logging: {max_size: 64k, max_files: 50}}");
     fleet.up();
-    let follower = fleet.spawn(&["logs", "-f", "-n", "0", "a"]);
+    let follower = fleet.spawn(&["logs", "-f", "-n", "all", "a"]);
     fleet.ask("a", "/print?1");
     wait_for_lines(&follower, "a", 1);
     for _ in 0..4 {
