@@ -15,7 +15,6 @@ use super::paint;
 use super::place::Fleet;
 use super::report::{DONE, Failure};
 use crate::plan::{self, Plan};
-use crate::runtime::link::output_log;
 use crate::runtime::logs::{Line, LogReader};
 
 /// A directory that is not there yet is looked for again after this long, in milliseconds.
@@ -61,7 +60,7 @@ impl MergedLogs {
         let sources = chosen.iter().map(|id| {
             let spec = plan.spec(*id);
             let prefix = (format!("{:width$} | ", spec.name), paint::prefix(id.index()));
-            Source { reader: LogReader::at_end(&output_log(spec)), prefix: with_prefix.then_some(prefix) }
+            Source { reader: LogReader::at_end(&spec.log_file()), prefix: with_prefix.then_some(prefix) }
         });
         Ok(Self { sources: sources.collect(), neutralise: io::stdout().is_terminal() })
     }

@@ -68,7 +68,7 @@ impl Checks {
                 self.health = Health::Healthy;
                 self.good_at = Some(now);
             }
-            Verdict::Bad(_) | Verdict::Conflict { .. } if self.health == Health::Starting => {}
+            Verdict::Bad(_) if self.good_at.is_none() => self.health = Health::Starting,
             Verdict::Bad(_) => {
                 self.bad = self.bad.saturating_add(1);
                 self.bad_since = self.bad_since.or(Some(now));
@@ -80,7 +80,7 @@ impl Checks {
             Verdict::Conflict { .. } => self.health = Health::PortConflict,
         }
         self.last = Some(Checked { at: now, verdict });
-        self.due = Some(if self.health == Health::Starting {
+        self.due = Some(if self.good_at.is_none() {
             now + check.start_interval
         } else {
             on_a_tick(now + check.interval, check.interval)

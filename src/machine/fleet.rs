@@ -415,7 +415,7 @@ impl Fleet {
                 State::Completed => Progress::Done,
                 State::Starting(_) if until == Until::Started && is_started(instance) => Progress::Done,
                 State::Running { .. } if until == Until::Started || self.is_healthy(id) => Progress::Done,
-                State::Running { checks, .. } if checks.health == Health::PortConflict => {
+                State::Running { .. } | State::Starting(_) if instance.state.health() == Health::PortConflict => {
                     Progress::Stuck(Trouble::NotUp)
                 }
                 State::Running { .. } | State::Starting(_) | State::Waiting(Waiting::Brake { .. }) => {

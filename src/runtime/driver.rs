@@ -16,7 +16,7 @@ use super::clock::Clock;
 use super::handle::{Handle, Order};
 use super::home::Home;
 use super::lane;
-use super::link::{self, KeeperLink};
+use super::link::KeeperLink;
 use super::look;
 use super::probe::{CheckUnderWay, KnownListener, Patient, Prober};
 use super::spawn::{Job, Spawner};
@@ -365,7 +365,7 @@ impl Driver {
 
     fn instance(&self, id: InstanceId) -> InstanceStatus {
         let spec = self.fleet.plan().spec(id);
-        let surroundings = Surroundings { log: link::output_log(spec), warning: self.warnings.get(&id).cloned() };
+        let surroundings = Surroundings { log: spec.log_file(), warning: self.warnings.get(&id).cloned() };
         snapshot::instance(&self.fleet, id, self.clock.now(), surroundings)
     }
 

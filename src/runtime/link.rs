@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{OFlag, open};
@@ -88,15 +88,9 @@ fn slot(id: InstanceId, log: Log) -> u32 {
     })
 }
 
-/// The log of what the server prints.
-#[must_use]
-pub fn output_log(spec: &Spec) -> std::path::PathBuf {
-    path_of(spec, Log::Output)
-}
-
-fn path_of(spec: &Spec, log: Log) -> std::path::PathBuf {
+fn path_of(spec: &Spec, log: Log) -> PathBuf {
     match log {
-        Log::Output => spec.facts.log_dir.join(format!("{}.log", spec.name)),
+        Log::Output => spec.log_file(),
         // Beside the FIFO, whose own name is taken.
         Log::Access => spec.facts.log_dir.join(format!("{}.access.log", spec.name)),
     }
