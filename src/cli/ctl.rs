@@ -79,8 +79,10 @@ pub fn stop(fleet: &Fleet, arguments: &Names) -> Result<ExitCode, Failure> {
     show_progress(&client, Some(&arguments.names));
     let outcome: Outcome = client.post("/v1/stop", &StopRequest { instances: arguments.names.clone() })?;
     let code = finish(&outcome);
-    if let Some(plan) = fleet.running().and_then(|home| home.running_plan()) {
-        for (left, missing) in left_behind(&plan, &outcome, &client.status()?) {
+    // Somebody may have asked for `down` meanwhile: then nobody is left behind.
+    let plan = fleet.running().and_then(|home| home.running_plan());
+    if let (Some(plan), Ok(status)) = (plan, client.status()) {
+        for (left, missing) in left_behind(&plan, &outcome, &status) {
             eprintln!("{left} goes on without {missing}, on which it depends");
         }
     }
