@@ -14,7 +14,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,7 @@ pub fn port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
         // Beneath the ephemeral ports; where it begins depends on the pid, for test binaries that run side by side.
-        let offset = u16::try_from(std::process::id() % 60).unwrap() * 200;
+        let offset = u16::try_from(std::process::id() % 40).unwrap() * 300;
         let number = 20_000 + (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
         if TcpListener::bind(("0.0.0.0", number)).is_ok() {
             return number;
@@ -133,7 +133,7 @@ impl Output {
 #[derive(Debug)]
 pub struct Fleet {
     directory: PathBuf,
-    ports: Vec<u16>,
+    ports: [OnceLock<u16>; 10],
     environment: Vec<(String, String)>,
 }
 
@@ -161,7 +161,7 @@ impl Fleet {
         for folder in ["fleet", "state", "home"] {
             fs::create_dir_all(directory.join(folder)).unwrap();
         }
-        let mut fleet = Self { directory, ports: (0..10).map(|_| port()).collect(), environment: Vec::new() };
+        let mut fleet = Self { directory, ports: Default::default(), environment: Vec::new() };
         fleet.set("XDG_STATE_HOME", fleet.directory.join("state").to_str().unwrap());
         fleet.set("HOME", fleet.directory.join("home").to_str().unwrap());
         fleet.set("PATH", "/usr/local/bin:/usr/bin:/bin");
@@ -173,8 +173,11 @@ impl Fleet {
     /// Replaces what stands for ports and the puppet.
     pub fn fill(&self, yaml: &str) -> String {
         let mut text = yaml.replace("$puppet", PUPPET);
-        for (number, port) in self.ports.iter().enumerate() {
-            text = text.replace(&format!("${number}"), &port.to_string());
+        for number in 0..self.ports.len() {
+            let word = format!("${number}");
+            if text.contains(&word) {
+                text = text.replace(&word, &self.port(number).to_string());
+            }
         }
         text
     }
@@ -206,7 +209,7 @@ impl Fleet {
 
     /// The port that stands for `$number`.
     pub fn port(&self, number: usize) -> u16 {
-        self.ports[number]
+        *self.ports[number].get_or_init(port)
     }
 
     /// Sets a variable of laneway's environment.
@@ -252,7 +255,8 @@ impl Fleet {
         // The binary may lie where an ordinary user cannot go.
         let copy = self.directory.join("laneway");
         if !copy.exists() {
-            fs::copy(env!("CARGO_BIN_EXE_laneway"), &copy).unwrap();
+            // By another process: a fork of another test would hold the copy open for writing while it is run.
+            assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_laneway")).arg(&copy).status().unwrap().success());
         }
         give_to(NOBODY, &self.directory);
         let mut command = Command::new(copy);
