@@ -88,6 +88,10 @@ pub fn spawn_error(error: &io::Error, program: &Path) -> Obstacle {
             path: program.to_owned(),
             error: "it is there, but the interpreter in its first line (or its loader) is not".to_owned(),
         },
+        Some(nix::libc::ENOEXEC) => Obstacle::Program {
+            path: program.to_owned(),
+            error: "it is no program for this machine, and no script with a `#!` line".to_owned(),
+        },
         _ => Obstacle::Program { path: program.to_owned(), error: words(error) },
     }
 }
