@@ -63,7 +63,9 @@ fn by_name(document: &mut Value) {
     let Some(fleet) = document.as_object_mut() else { return };
     let Some(Value::Array(specs)) = fleet.shift_remove("specs") else { return };
     let named = specs.into_iter().filter_map(|mut spec| {
-        let name = spec.as_object_mut()?.shift_remove("name")?;
+        let map = spec.as_object_mut()?;
+        map.shift_remove("inherited");
+        let name = map.shift_remove("name")?;
         Some((name.as_str()?.to_owned(), spec))
     });
     fleet.insert("instances".to_owned(), Value::Object(named.collect()));

@@ -50,6 +50,7 @@ fn spec(name: &str) -> Spec {
         command: vec!["server".to_owned()],
         working_dir: here,
         environment: BTreeMap::new(),
+        inherited: BTreeSet::new(),
         pre_start: Vec::new(),
         pre_start_timeout: Duration::from_mins(10),
         healthcheck: Some(HealthCheck {

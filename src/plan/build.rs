@@ -1,9 +1,11 @@
 //! The list of passes from settings to a plan. Everything that is wrong is collected, the faults of `config` among it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, Collector, EnvEntry, EnvFile, Fault, Problems, Settings, Source, TestSettings, tidy};
+use crate::config::{
+    self, Collector, EnvEntry, EnvFile, Fault, Instance, Problems, Settings, Source, TestSettings, tidy,
+};
 use crate::model::InstanceId;
 
 use super::lane::Lane;
@@ -70,6 +72,7 @@ fn spec(lane: &Lane<'_>, ids: &HashMap<&str, u32>, caller: &BTreeMap<String, Str
     Spec {
         name: instance.name.clone(),
         command: command(lane, "command", &instance.command, &working_dir),
+        inherited: inherited(instance, &environment, caller),
         environment,
         pre_start,
         pre_start_timeout: instance.pre_start_timeout,
@@ -92,6 +95,16 @@ fn command(lane: &Lane<'_>, key: &str, words: &[String], working_dir: &Path) -> 
         *program = tidy(&working_dir.join(&*program)).display().to_string();
     }
     words
+}
+
+/// What of `environment` is the caller's own.
+fn inherited(
+    instance: &Instance,
+    environment: &BTreeMap<String, String>,
+    caller: &BTreeMap<String, String>,
+) -> BTreeSet<String> {
+    let asked = instance.inherit_env.iter().filter(|name| !instance.environment.contains_key(*name));
+    asked.filter(|name| caller.contains_key(*name) && environment.get(*name) == caller.get(*name)).cloned().collect()
 }
 
 /// Lowest first: inherited, the framework's defaults, `env_file`, `environment`; facts cannot be overridden.

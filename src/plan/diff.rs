@@ -81,8 +81,13 @@ fn spec_parts(old: &Plan, was: &Spec, new: &Plan, is: &Spec) -> Vec<String> {
     }
     let mut parts = Vec::new();
     compare("", &serialised(old, was), &serialised(new, is), &mut parts);
-    // The variable of a fact changes with the fact, and that one is named already.
-    parts.retain(|part| !part.strip_prefix("environment.").is_some_and(is_fact));
+    // The variable of a fact changes with the fact, and that one is named already. What comes from the caller is not
+    // the plan's: another terminal has another PATH.
+    let is_callers = |spec: &Spec, name: &str| spec.inherited.contains(name) || !spec.environment.contains_key(name);
+    parts.retain(|part| match part.strip_prefix("environment.") {
+        Some(name) => !(is_fact(name) || is_callers(was, name) && is_callers(is, name)),
+        None => part != "inherited",
+    });
     parts
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Knows no YAML and no process; made by `build`, read by every room above.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -47,6 +47,8 @@ pub struct Spec {
     pub working_dir: PathBuf,
     /// The whole environment but the secret's value: inherited, facts, `env_file`, `environment`.
     pub environment: BTreeMap<String, String>,
+    /// Which of it came from the caller as it was.
+    pub inherited: BTreeSet<String>,
     /// Commands that run to their end, in order, before the server.
     pub pre_start: Vec<Vec<String>>,
     /// For each of them.

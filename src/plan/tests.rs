@@ -317,6 +317,24 @@ fn a_thousand_instances_are_checked_in_one_pass() {
 }
 
 #[test]
+fn another_terminal_is_no_difference_but_a_variable_of_the_file_is() {
+    let source = |text: &str, path: &str| {
+        let scratch = Scratch::with(text);
+        let mut source = scratch.source();
+        source.environment.insert("PATH".to_owned(), path.to_owned());
+        let plan = resolve(&source).unwrap();
+        let there = plan.state_dir.parent().unwrap().display().to_string();
+        serde_json::from_str::<Plan>(&serde_json::to_string(&plan).unwrap().replace(&there, "/here")).unwrap()
+    };
+    let file = "name: shop\ninstances: {a: {command: [x]}}\n";
+    let here = source(file, "/bin");
+    assert_eq!(diff(&here, &source(file, "/usr/bin")), []);
+    let own = source("name: shop\ninstances: {a: {command: [x], environment: {PATH: /opt}}}\n", "/bin");
+    let shown: Vec<String> = diff(&here, &own).iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["a differs in environment.PATH"]);
+}
+
+#[test]
 fn a_difference_names_the_parts_and_never_the_values() {
     let before = plan(concat!(
         "name: shop\ndefaults: {command: [x]}\n",
