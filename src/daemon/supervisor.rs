@@ -34,8 +34,9 @@ const DONE: i32 = 0;
 const FAILED: i32 = 1;
 /// Cannot do its work: the keeper does not start a new one.
 const REFUSED: i32 = 2;
-/// Descriptors that laneway needs for each instance, in the process that needs more of them, and for itself.
-const DESCRIPTORS: (u64, u64) = (6, 128);
+/// Descriptors that laneway needs for each instance and for itself, in the keeper, which needs more of them: directory,
+/// file and index of two logs, a FIFO, a pipe, and a second pipe while one run follows another.
+const DESCRIPTORS: (u64, u64) = (9, 128);
 
 /// Runs as the supervisor, with the descriptors open that the keeper leaves. Returns the exit code.
 #[must_use]

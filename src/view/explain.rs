@@ -156,6 +156,8 @@ fn obstructed(spec: &Spec, obstacle: &Obstacle) -> Explanation {
 fn on_another_port(spec: &Spec, port: u16) -> String {
     let other = port.checked_add(1000).unwrap_or(8099).to_string();
     let words = spec.command.iter().map(|word| {
+        // As it stands in the file: `exec` goes to the working directory too.
+        let word = Path::new(word).strip_prefix(&spec.working_dir).ok().and_then(Path::to_str).unwrap_or(word);
         let word = word.replace(&port.to_string(), &other);
         if word.contains(|c: char| c.is_whitespace() || "'\"$&;|<>()*?".contains(c)) {
             format!("{word:?}")
