@@ -155,15 +155,18 @@ fn obstructed(spec: &Spec, obstacle: &Obstacle) -> Explanation {
 /// The command with the next thousand's port, as something to paste.
 fn on_another_port(spec: &Spec, port: u16) -> String {
     let other = port.checked_add(1000).unwrap_or(8099).to_string();
-    let words = spec.command.iter().map(|word| {
+    let program = spec.command.first().map(|program| {
         // As it stands in the file: `exec` goes to the working directory too.
-        let word = Path::new(word).strip_prefix(&spec.working_dir).ok().and_then(Path::to_str).unwrap_or(word);
-        let word = word.replace(&port.to_string(), &other);
-        if word.contains(|c: char| c.is_whitespace() || "'\"$&;|<>()*?".contains(c)) {
-            format!("{word:?}")
-        } else {
-            word
+        match Path::new(program).strip_prefix(&spec.working_dir) {
+            Ok(inside) if inside.components().count() > 1 => inside.display().to_string(),
+            Ok(inside) => format!("./{}", inside.display()),
+            Err(_) => program.clone(),
         }
+    });
+    let words = program.into_iter().chain(spec.command.iter().skip(1).cloned()).map(|word| {
+        let word = word.replace(&port.to_string(), &other);
+        let needs_quotes = word.contains(|c: char| c.is_whitespace() || "'\"$&;|<>()*?".contains(c));
+        if needs_quotes { format!("{word:?}") } else { word }
     });
     words.collect::<Vec<_>>().join(" ")
 }
