@@ -44,7 +44,11 @@ pub fn bring_down(client: &Client, now: bool) -> Result<u8, Failure> {
     let outcome: Outcome = client.post("/v1/down", &DownRequest { now })?;
     report::troubles(&outcome.troubles);
     if let Some(keeper) = keeper {
-        let _ = poll(&mut [PollFd::new(keeper.as_fd(), PollFlags::POLLIN)], PollTimeout::from(LAST_BREATH));
+        let ended = poll(&mut [PollFd::new(keeper.as_fd(), PollFlags::POLLIN)], PollTimeout::from(LAST_BREATH));
+        if ended != Ok(1) {
+            let what = format!("the servers are down, but laneway's keeper (pid {}) has not ended", status.keeper_pid);
+            return Err(Failure::failed(what));
+        }
     }
     if outcome.done {
         eprintln!("{} is down", status.project);

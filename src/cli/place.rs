@@ -9,6 +9,7 @@ use super::args::{Place, Values};
 use super::report::Failure;
 use crate::config::{self, Source};
 use crate::control::Client;
+use crate::daemon;
 use crate::plan::{self, Plan};
 use crate::runtime::home::Home;
 use crate::runtime::registry::Registry;
@@ -31,9 +32,11 @@ impl Fleet {
             return Err(Failure::usage(format!("{} is no directory", directory.display()), "mend -C"));
         }
         let files = place.files.iter().map(|file| directory.join(file)).collect();
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+        if directory.to_str().is_none() {
+            let what = format!("{} is no text: its name is not UTF-8", directory.display());
+            return Err(Failure::usage(what, "rename the folder"));
+        }
+        let environment = daemon::readable_environment();
         let (profile, set) = (values.profile.clone(), values.set.clone());
         Ok(Self { source: Source { files, directory, profile, set, environment } })
     }

@@ -122,7 +122,7 @@ impl From<ClientError> for Failure {
             ClientError::NoSupervisor { .. } => Self::not_running(what),
             ClientError::Refused(404 | 400, problem) => Self::Other { code: USAGE, what, hint: problem.hint },
             ClientError::Refused(_, problem) => Self::Other { code: FAILED, what, hint: problem.hint },
-            ClientError::Broken(_) | ClientError::Strange(_) => Self::failed(what),
+            ClientError::Silent | ClientError::Broken(_) | ClientError::Strange(_) => Self::failed(what),
         }
     }
 }

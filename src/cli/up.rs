@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::stat::{Mode, umask};
+
 use super::args::{PresetUp, Up};
 use super::ctl::{self, bring_down, note, progress_line, start_request};
 use super::logs::MergedLogs;
@@ -31,9 +34,14 @@ pub fn run(fleet: &Fleet, arguments: &Up) -> Result<ExitCode, Failure> {
     let who = plan::select(&plan, &arguments.names)?;
     let names: Vec<String> = who.iter().map(|id| plan.spec(*id).name.to_string()).collect();
     let home = Home::of(&plan.state_dir);
+    let is_attached = !(arguments.detach || arguments.wait);
+    if is_attached {
+        // A Ctrl-C before there is something to stop is heard once there is.
+        hold_interrupt(SigmaskHow::SIG_BLOCK);
+    }
     let is_ours = ensure(fleet, &plan, &home)?;
     let client = Client::new(home);
-    if arguments.detach || arguments.wait {
+    if !is_attached {
         ctl::show_progress(&client, Some(&names));
         let outcome: Outcome =
             client.post("/v1/start", &start_request(names, arguments.wait, arguments.wait_timeout))?;
@@ -56,15 +64,23 @@ pub fn preset(
     run(&fleet.with_profile(profile), &Up { names, detach, wait, wait_timeout })
 }
 
+fn hold_interrupt(how: SigmaskHow) {
+    let mut interrupt = SigSet::empty();
+    interrupt.add(Signal::SIGINT);
+    let _ = sigprocmask(how, Some(&interrupt), None);
+}
+
 /// Makes sure that a supervisor runs this plan; whether this call started it.
 fn ensure(fleet: &Fleet, plan: &Plan, home: &Home) -> Result<bool, Failure> {
     let place = |error: std::io::Error| Failure::failed(format!("{}: {error}", home.directory().display()));
+    let launch = Launch::new(fleet.source());
+    // What laneway makes is for its user alone; servers get the caller's mask back.
+    umask(Mode::from_bits_truncate(0o077));
     home.prepare().map_err(place)?;
     let mut waited = Duration::ZERO;
     loop {
         if let Some(lock) = home.lock().map_err(place)? {
-            daemon::start(home, lock, &Launch::new(fleet.source()))
-                .map_err(|error| Failure::failed(error.to_string()))?;
+            daemon::start(home, lock, &launch).map_err(|error| Failure::failed(error.to_string()))?;
             return Ok(true);
         }
         if Client::new(home.clone()).status().is_ok() {
@@ -134,6 +150,7 @@ fn attach(
     let mut logs = MergedLogs::new(plan, names, true)?;
     let (sender, news) = mpsc::channel();
     let presses = on_interrupt(client.clone(), plan.project.clone(), is_ours, sender.clone())?;
+    hold_interrupt(SigmaskHow::SIG_UNBLOCK);
     watch(client, names, Arc::clone(&presses), sender.clone())?;
     {
         let (client, sender, names) = (client.clone(), sender, names.to_vec());

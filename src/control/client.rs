@@ -15,6 +15,15 @@ use crate::view::snapshot::{FleetStatus, InstanceStatus};
 /// How long a supervisor may take to answer a question that needs no waiting.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+impl From<io::Error> for ClientError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Silent,
+            _ => Self::Broken(error),
+        }
+    }
+}
+
 /// Asks the supervisor of one fleet.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -32,9 +41,12 @@ pub enum ClientError {
         /// The system's word.
         error: io::Error,
     },
+    /// It is there, and says nothing.
+    #[error("the supervisor does not answer within {} s; is it stopped?", PATIENCE.as_secs())]
+    Silent,
     /// It was there, and broke off.
     #[error("the supervisor broke off: {0}")]
-    Broken(#[from] io::Error),
+    Broken(io::Error),
     /// It says no.
     #[error("{}", .1.error)]
     Refused(u16, Problem),

@@ -1,5 +1,6 @@
 //! Starting a pair: what a client hands to the keeper, and how it hears that the supervisor is ready.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,7 +13,7 @@ use std::process::{Command, Stdio};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::{CLOSE_RANGE_CLOEXEC, O_CLOEXEC, O_DIRECTORY, SYS_close_range, c_uint, syscall};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_raw, pipe2, setsid};
 use serde::{Deserialize, Serialize};
@@ -77,9 +78,17 @@ impl Launch {
             directory: self.directory.clone(),
             profile: self.profile.clone(),
             set: self.set.clone(),
-            environment: std::env::vars().collect(),
+            environment: readable_environment(),
         }
     }
+}
+
+/// The variables of this process that are text; a file cannot speak of the others.
+#[must_use]
+pub fn readable_environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// Starts keeper and supervisor, which take over `lock`, and waits until the supervisor answers.
@@ -87,6 +96,10 @@ impl Launch {
 /// # Errors
 /// What the supervisor says, or why there is none.
 pub fn start(home: &Home, lock: OwnedFd, launch: &Launch) -> Result<(), LaunchError> {
+    // The launch has the caller's limit; a few descriptors must be had even where that is tiny.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
     let text = memfd_create(CString::default().as_c_str(), MFdFlags::MFD_CLOEXEC).map_err(io::Error::from)?;
     let mut text = File::from(text);
     text.write_all(&serde_json::to_vec(launch).map_err(io::Error::from)?)?;

@@ -3,5 +3,5 @@
 mod launch;
 mod supervisor;
 
-pub use launch::{Launch, LaunchError, start};
+pub use launch::{Launch, LaunchError, readable_environment, start};
 pub use supervisor::run as run_supervisor;

@@ -69,6 +69,8 @@ struct Supervisor {
 }
 
 fn set_up(is_first: bool) -> Result<Supervisor, String> {
+    // What laneway makes is for its user alone; servers get their own mask back.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     // Started through /proc/self/exe, it would be called `exe`.
     let _ = nix::sys::prctl::set_name(c"laneway");
     nix::sys::prctl::set_child_subreaper(true).map_err(|error| format!("cannot become a subreaper: {error}"))?;
@@ -83,6 +85,13 @@ fn set_up(is_first: bool) -> Result<Supervisor, String> {
     let home = Home::of(&plan.state_dir);
     let fleet = home.fleet_id().map_err(|error| format!("{}: {error}", home.directory().display()))?;
     if let Some(registry) = Registry::of_user() {
+        if let Some(pid) = registry.occupant(&plan).filter(|_| is_first) {
+            let state_dir = plan.state_dir.display();
+            return Err(format!(
+                "{state_dir} is in use by a supervisor (pid {pid}) that cannot be reached: its .run was deleted\n  \
+                 hint: kill -TERM {pid} ends it with its servers; then laneway up"
+            ));
+        }
         let collisions = registry.collisions(&plan);
         if !collisions.is_empty() {
             return Err(collisions.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
@@ -105,18 +114,23 @@ fn descriptors(plan: &Plan) -> (u64, u64) {
 }
 
 impl Supervisor {
-    fn serve(self, ready: Option<File>) -> i32 {
+    /// `ready` is where the first supervisor says so, or why not.
+    fn serve(self, mut ready: Option<File>) -> i32 {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        match runtime.map_err(|error| error.to_string()).and_then(|runtime| runtime.block_on(self.run(ready))) {
-            Ok(()) => DONE,
-            Err(error) => {
-                warn!("the supervisor fails: {error}");
-                FAILED
+        let run = runtime.map_err(|error| error.to_string()).and_then(|runtime| runtime.block_on(self.run(&mut ready)));
+        let Err(error) = run else { return DONE };
+        warn!("the supervisor fails: {error}");
+        match ready {
+            // What kept this one from getting ready would keep the next one too.
+            Some(mut ready) => {
+                let _ = writeln!(ready, "{error}");
+                REFUSED
             }
+            None => FAILED,
         }
     }
 
-    async fn run(self, ready: Option<File>) -> Result<(), String> {
+    async fn run(self, ready: &mut Option<File>) -> Result<(), String> {
         let Self { plan, home, fleet, link, original } = self;
         let say = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
         let cgroups =
@@ -133,6 +147,7 @@ impl Supervisor {
             prober: Prober::new(clock).map_err(|e| say("the HTTP client", &e))?,
         };
         let keeper_pid = getppid();
+        let is_ready = tools.keeper.ready();
         let seed = u64::from(std::process::id()) ^ u64::from(wall_clock().subsec_nanos()) << 32;
         let number = u32::try_from(keeper_pid.as_raw()).unwrap_or(0);
         let (driver, handle) = Driver::new(Arc::clone(&plan), clock, home.clone(), tools, number, seed);
@@ -149,7 +164,8 @@ impl Supervisor {
             let _ = end.await;
         }));
         info!("supervisor of {} with {} instances, keeper {keeper_pid}", plan.project, plan.specs.len());
-        if let Some(mut ready) = ready {
+        is_ready.map_err(|e| say("the keeper", &e))?;
+        if let Some(mut ready) = ready.take() {
             let _ = ready.write_all(READY.as_bytes());
         }
         let run = driver.run(death_of(keeper_pid)).await;

@@ -7,8 +7,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::protocol::MAX_NAME;
@@ -102,10 +103,13 @@ impl LogFile {
             let room = usize::try_from(self.max_size.saturating_sub(self.length)).unwrap_or(usize::MAX);
             let (now, later) = if bytes.len() <= room { (bytes, &[][..]) } else { self.split(bytes, room) };
             self.write(now, micros);
-            if !later.is_empty() || self.length >= self.max_size.saturating_add(OVERHANG) {
-                self.rotate();
-            }
             bytes = later;
+            let is_full = !later.is_empty() || self.length >= self.max_size.saturating_add(OVERHANG);
+            if is_full && !self.rotate() {
+                // A file that is too long is better than lines that are not there.
+                self.write(later, micros);
+                return;
+            }
         }
     }
 
@@ -169,17 +173,30 @@ impl LogFile {
         }
     }
 
-    /// The rename is the rotation; whatever follows it can be repeated.
-    fn rotate(&mut self) {
+    /// The rename is the rotation; whatever follows it can be repeated. A file that somebody removed or moved needs no
+    /// rename. Returns whether there is a new file.
+    fn rotate(&mut self) -> bool {
         let directory = self.directory.as_fd();
-        if renameat(directory, self.name.log().as_str(), directory, self.name.rotated(self.seq).as_str()).is_err() {
-            return;
+        match renameat(directory, self.name.log().as_str(), directory, self.name.rotated(self.seq).as_str()) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(_) => return false,
         }
-        if let Ok(file) = open_plain(directory, self.name.log().as_str()) {
-            self.file = file;
-            self.seq = self.seq.saturating_add(1);
-            self.length = 0;
-            self.remove_old();
+        let Ok(file) = open_plain(directory, self.name.log().as_str()) else { return false };
+        self.file = file;
+        self.seq = self.seq.saturating_add(1);
+        self.length = 0;
+        self.ends_a_line = true;
+        self.remove_old();
+        true
+    }
+
+    /// Whether what is written still stands under its name in `directory`.
+    #[must_use]
+    pub fn is_at(&self, directory: BorrowedFd<'_>) -> bool {
+        let named = fstatat(directory, self.name.log().as_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+        match (named, fstat(&self.file)) {
+            (Ok(named), Ok(written)) => (named.st_dev, named.st_ino) == (written.st_dev, written.st_ino),
+            _ => false,
         }
     }
 
@@ -418,6 +435,25 @@ mod tests {
         let last = records.last().unwrap();
         assert_eq!((last.micros, last.offset), (6_000_000, 10));
         assert!(records.iter().all(|record| record.seq + 1 >= last.seq), "{records:?}");
+    }
+
+    #[test]
+    fn a_removed_or_moved_file_and_a_lost_directory_are_no_dead_end() {
+        let directory = Directory::new("removed");
+        let mut log = directory.open(20, 9);
+        log.append(b"gone with the file\n", 1);
+        assert!(log.is_at(File::open(&directory.0).unwrap().as_fd()));
+        fs::remove_file(directory.0.join("a.log")).unwrap();
+        assert!(!log.is_at(File::open(&directory.0).unwrap().as_fd()));
+        log.append(b"second line\nthird line\n", 2);
+        assert_eq!(directory.content(), "second line\nthird line\n");
+        fs::rename(directory.0.join("a.log"), directory.0.join("elsewhere")).unwrap();
+        log.append(b"fourth line\nfifth line\n", 3);
+        assert_eq!(directory.content(), "second line\nfourth line\nfifth line\n");
+        fs::remove_dir_all(&directory.0).unwrap();
+        for _ in 0..9 {
+            log.append(b"into the void, but it ends\n", 4);
+        }
     }
 
     #[test]

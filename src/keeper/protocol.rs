@@ -1,4 +1,4 @@
-//! What the supervisor tells the keeper: one datagram each, with one descriptor beside it.
+//! What the supervisor tells the keeper: one datagram each, with one descriptor beside it where one is named.
 //!
 //! Numbers are little-endian. There is nothing to answer: the keeper takes what it can use and drops what it cannot.
 
@@ -10,6 +10,7 @@ pub const MAX_ORDER: usize = 32 + MAX_NAME;
 const LOG: u8 = 1;
 const RUN: u8 = 2;
 const FIFO: u8 = 3;
+const READY: u8 = 4;
 
 /// One order to the keeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub enum Order<'a> {
         /// Which log.
         slot: u32,
     },
+    /// The supervisor answers from now on: if it dies, a new one is wanted.
+    Ready,
     /// Read the FIFO that comes beside this into the log of `slot`, in place of an earlier one.
     Fifo {
         /// Which log.
@@ -44,6 +47,7 @@ impl<'a> Order<'a> {
             Self::Log { slot, max_size, max_files, name } => (LOG, slot, max_size, max_files, name),
             Self::Run { slot } => (RUN, slot, 0, 0, ""),
             Self::Fifo { slot } => (FIFO, slot, 0, 0, ""),
+            Self::Ready => (READY, 0, 0, 0, ""),
         };
         let length = u8::try_from(name.len()).ok().filter(|length| usize::from(*length) <= MAX_NAME)?;
         let fields: [&[u8]; 6] = [
@@ -85,6 +89,7 @@ impl<'a> Order<'a> {
             }),
             RUN => Some(Self::Run { slot }),
             FIFO => Some(Self::Fifo { slot }),
+            READY => Some(Self::Ready),
             _ => None,
         }
     }
@@ -100,7 +105,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(slot in any::<u32>(), max_size in any::<u64>(), max_files in any::<u32>(), name in "[a-z0-9_.-]{0,64}") {
-            for order in [Order::Log { slot, max_size, max_files, name: &name }, Order::Run { slot }, Order::Fifo { slot }] {
+            for order in [Order::Log { slot, max_size, max_files, name: &name }, Order::Run { slot }, Order::Fifo { slot }, Order::Ready] {
                 let mut buffer = [0; MAX_ORDER];
                 let length = order.encode(&mut buffer).unwrap();
                 assert_eq!(Order::decode(&buffer[..length]), Some(order));

@@ -71,6 +71,10 @@ struct Keeper {
     supervisor: Option<Supervisor>,
     /// When the next supervisor is due, in time since boot.
     start_at: Option<Duration>,
+    /// Some supervisor answered; before that, nobody wants another one.
+    was_ready: bool,
+    /// Somebody asked for the end while there was no supervisor to hand it on to.
+    shall_end: bool,
 }
 
 struct Supervisor {
@@ -89,6 +93,10 @@ struct Stream {
 
 impl Keeper {
     fn new() -> io::Result<Self> {
+        // Whoever starts laneway may ignore the end of children; the keeper must not.
+        // SAFETY: sets a default disposition.
+        let _ = unsafe { nix::sys::signal::signal(Signal::SIGCHLD, nix::sys::signal::SigHandler::SigDfl) };
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
         // Started through /proc/self/exe, it would be called `exe`.
         let _ = nix::sys::prctl::set_name(c"laneway-keeper");
         nix::sys::prctl::set_child_subreaper(true)?;
@@ -113,6 +121,8 @@ impl Keeper {
             buffer: vec![0; READ_SIZE].into_boxed_slice(),
             supervisor: None,
             start_at: None,
+            was_ready: false,
+            shall_end: false,
         };
         keeper.start_supervisor()?;
         // From now on the end of the first supervisor is the end of this pipe.
@@ -209,14 +219,28 @@ impl Keeper {
                 let _ = self.epoll.delete(supervisor.link.as_fd());
                 return;
             }
-            if let (Some(order), Some(descriptor)) = (datagram.get(..length).and_then(Order::decode), descriptor) {
-                self.obey(order, descriptor);
+            match (datagram.get(..length).and_then(Order::decode), descriptor) {
+                (Some(Order::Ready), _) => self.supervisor_is_ready(),
+                (Some(order), Some(descriptor)) => self.obey(order, descriptor),
+                (Some(order), None) => {
+                    self.say(format_args!("no descriptor left for {order:?}: its output is not read"));
+                }
+                (None, _) => {}
             }
+        }
+    }
+
+    /// From now on it is a supervisor that another one succeeds; and one that hears signals.
+    fn supervisor_is_ready(&mut self) {
+        self.was_ready = true;
+        if let (true, Some(supervisor)) = (self.shall_end, &self.supervisor) {
+            let _ = kill(supervisor.pid, Signal::SIGTERM);
         }
     }
 
     fn obey(&mut self, order: Order<'_>, descriptor: OwnedFd) {
         match order {
+            Order::Ready => {}
             Order::Log { slot, max_size, max_files, name } => {
                 let index = slot as usize;
                 if self.logs.len() <= index {
@@ -224,8 +248,9 @@ impl Keeper {
                 }
                 let Some(place) = self.logs.get_mut(index) else { return };
                 match place {
-                    Some(log) => log.limit(max_size, max_files),
-                    None => match LogFile::open(descriptor, name, max_size, max_files) {
+                    Some(log) if log.is_at(descriptor.as_fd()) => log.limit(max_size, max_files),
+                    // New, or somebody removed what it wrote into.
+                    _ => match LogFile::open(descriptor, name, max_size, max_files) {
                         Ok(log) => *place = Some(log),
                         Err(error) => self.say(format_args!("the log {name}.log cannot be opened: {error}")),
                     },
@@ -315,7 +340,10 @@ impl Keeper {
                 (Ok(signal @ (Signal::SIGTERM | Signal::SIGINT)), Some(supervisor)) => {
                     let _ = kill(supervisor.pid, signal);
                 }
-                (Ok(Signal::SIGTERM | Signal::SIGINT), None) => return Some(1),
+                (Ok(Signal::SIGTERM | Signal::SIGINT), None) => {
+                    self.shall_end = true;
+                    self.start_at = Some(since_boot());
+                }
                 _ => {}
             }
         }
@@ -347,6 +375,10 @@ impl Keeper {
                     while self.read_stream(index as u64) {}
                 }
                 return Some(code);
+            }
+            _ if !self.was_ready => {
+                self.say(format_args!("the first supervisor ended before it was ready"));
+                return Some(1);
             }
             WaitStatus::Exited(_, code) => {
                 self.say(format_args!("the supervisor ended with code {code}; a new one starts"));

@@ -225,6 +225,9 @@ impl Instance {
             State::Starting(Starting { run, since, .. }) => {
                 (*run, self.failed(cx, FailureKind::Exited { exit, before_ready: true }, *since))
             }
+            State::Running { run, since, .. } if exit.is_success() && self.would_loop(cx) => {
+                (*run, self.failed(cx, FailureKind::Exited { exit, before_ready: false }, *since))
+            }
             State::Running { run, .. } if exit.is_success() => (*run, Then::Success),
             State::Running { run, since, .. } => {
                 (*run, self.failed(cx, FailureKind::Exited { exit, before_ready: false }, *since))
@@ -398,6 +401,12 @@ impl Instance {
             let wait = backoff::wait(&cx.spec.restart, self.failures, cx.seed, cx.id);
             self.state = State::Backoff { until: cx.now + wait, failure };
         }
+    }
+
+    /// A success that comes at once, over and over, is none: it backs off as a failure does.
+    fn would_loop(&self, cx: &Context<'_>) -> bool {
+        let starts_again = matches!(cx.spec.restart.policy, RestartPolicy::Always | RestartPolicy::UnlessStopped);
+        starts_again && !self.is_stable(cx)
     }
 
     /// Stable: healthy for the window, or running that long where there is no check.

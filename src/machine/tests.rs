@@ -277,9 +277,9 @@ fn success_and_failure_follow_the_policy() {
         (RestartPolicy::OnFailure, 0, true, Phase::Completed),
         (RestartPolicy::OnFailure, 1, false, Phase::Backoff),
         (RestartPolicy::OnFailure, 0, false, Phase::Backoff),
-        (RestartPolicy::Always, 0, true, Phase::Starting),
+        (RestartPolicy::Always, 0, true, Phase::Backoff),
         (RestartPolicy::Always, 1, false, Phase::Backoff),
-        (RestartPolicy::UnlessStopped, 0, true, Phase::Starting),
+        (RestartPolicy::UnlessStopped, 0, true, Phase::Backoff),
         (RestartPolicy::UnlessStopped, 1, false, Phase::Backoff),
     ];
     for (policy, code, ready, phase) in table {
@@ -294,6 +294,21 @@ fn success_and_failure_follow_the_policy() {
         story.dies(A, Exit::Code(code));
         assert_eq!(story.phase(A), phase, "{policy:?}, exit {code}, ready {ready}");
     }
+}
+
+#[test]
+fn success_of_a_stable_server_is_no_failure_and_success_in_a_loop_is() {
+    let mut one = spec("a");
+    one.restart.policy = RestartPolicy::Always;
+    one.healthcheck = None;
+    let mut story = Story::of(vec![one]);
+    story.start(&[A]);
+    story.born(A);
+    story.wait(Duration::from_secs(11));
+    assert_eq!(spawns(&story.dies(A, Exit::Code(0))), 1, "at once");
+    story.born(A);
+    assert_eq!(spawns(&story.dies(A, Exit::Code(0))), 0);
+    assert_eq!(story.phase(A), Phase::Backoff);
 }
 
 #[test]

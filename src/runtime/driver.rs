@@ -165,10 +165,9 @@ impl Driver {
 
     fn go_down(&mut self, why: &str) -> Vec<Action> {
         info!("{why}: going down");
-        // The second time is meant: at once.
-        let now = self.fleet.is_ending();
+        // Never without grace: a service manager sends one signal to the keeper, which hands it on, and one to us.
         self.requests += 1;
-        self.step(Event::Request { id: RequestId(self.requests), request: Request::Down { now } })
+        self.step(Event::Request { id: RequestId(self.requests), request: Request::Down { now: false } })
     }
 
     fn take_fact(&mut self, fact: Fact) -> Vec<Action> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -55,7 +55,7 @@ impl Home {
     pub fn prepare(&self) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         let ignore = self.directory.parent().unwrap_or(Path::new("/")).join(".gitignore");
-        match OpenOptions::new().write(true).create_new(true).open(ignore) {
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(ignore) {
             Ok(mut file) => file.write_all(b"*\n"),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(error) => Err(error),
@@ -89,21 +89,23 @@ impl Home {
         self.directory.join("lock").exists() && matches!(self.lock(), Ok(None))
     }
 
-    /// Names this fleet on this machine, in the markers of its processes; made once.
+    /// Names this fleet on this machine, in the markers of its processes; made once. Half of it says which directory it
+    /// was made for: a copied checkout is another fleet, and must not take the original's processes for its own.
     ///
     /// # Errors
     /// The system's.
     pub fn fleet_id(&self) -> io::Result<String> {
-        let path = self.directory.join("fleet");
-        if let Ok(id) = fs::read_to_string(&path)
+        let place = fs::metadata(&self.directory)?;
+        let place = format!("{:08x}", (place.ino() ^ place.dev().rotate_left(32)) & 0xffff_ffff);
+        if let Ok(id) = fs::read_to_string(self.directory.join("fleet"))
             && id.len() == 16
-            && id.chars().all(|c| c.is_ascii_hexdigit())
+            && id.ends_with(&place)
         {
             return Ok(id);
         }
-        let mut random = [0; 8];
+        let mut random = [0; 4];
         getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
-        let id = format!("{:016x}", u64::from_ne_bytes(random));
+        let id = format!("{:08x}{place}", u32::from_ne_bytes(random));
         self.replace("fleet", id.as_bytes())?;
         Ok(id)
     }

@@ -1,11 +1,9 @@
 //! The supervisor's end of the link to the keeper: tells it which logs there are and hands it the pipes.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -21,8 +19,6 @@ use crate::plan::spec::Spec;
 #[derive(Debug)]
 pub struct KeeperLink {
     socket: OwnedFd,
-    /// Whose logs the keeper knows.
-    declared: Mutex<HashSet<InstanceId>>,
 }
 
 /// The two logs of an instance.
@@ -36,7 +32,7 @@ impl KeeperLink {
     /// Over the socket that the keeper left open.
     #[must_use]
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket, declared: Mutex::default() }
+        Self { socket }
     }
 
     /// Tells the keeper of the instance's logs, and hands it the FIFO of the access log.
@@ -59,15 +55,20 @@ impl KeeperLink {
     /// # Errors
     /// When there is no pipe to be had, a log's directory or FIFO cannot be opened, or the keeper is gone.
     pub fn pipe(&self, id: InstanceId, spec: &Spec) -> io::Result<OwnedFd> {
-        let mut declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
-        if !declared.contains(&id) {
-            self.declare(id, spec)?;
-            declared.insert(id);
-        }
+        // Each time anew: somebody may have removed the lane meanwhile, and it was made again.
+        self.declare(id, spec)?;
         let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
         self.send(&Order::Run { slot: slot(id, Log::Output) }, read_end.as_fd())?;
         let path = format!("/proc/self/fd/{}", write_end.as_raw_fd());
         Ok(File::options().read(true).write(true).open(path)?.into())
+    }
+
+    /// Says that this supervisor answers from now on.
+    ///
+    /// # Errors
+    /// When the keeper is gone.
+    pub fn ready(&self) -> io::Result<()> {
+        self.send(&Order::Ready, self.socket.as_fd())
     }
 
     fn send(&self, order: &Order<'_>, descriptor: BorrowedFd<'_>) -> io::Result<()> {

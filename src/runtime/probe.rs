@@ -7,11 +7,13 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Client, Response, redirect};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{Mutex, MutexGuard, Notify, Semaphore};
 use tokio::time::timeout;
 
@@ -43,6 +45,9 @@ pub struct Patient<'a> {
     /// The run's command check, while there is one.
     pub under_way: &'a CheckUnderWay,
 }
+
+/// How much of a command's output is kept, in bytes.
+const TAIL: usize = 4096;
 
 /// What all checks share.
 #[derive(Clone, Debug)]
@@ -177,8 +182,10 @@ async fn run(
     let Ok(_place) = under_way.place.try_lock() else {
         return Err(Fault::Broken { error: "its run has ended".to_owned() });
     };
-    let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
-        .map_err(|error| Fault::Broken { error: look::words(&error.into()) })?;
+    let broken = |error: std::io::Error| Fault::Broken { error: look::words(&error) };
+    let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).map_err(|error| broken(error.into()))?;
+    fcntl(&read_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|error| broken(error.into()))?;
+    let printed = tokio::spawn(last_line(Receiver::from_owned_fd(read_end).map_err(broken)?));
     let tree = match spawner.spawn(move || command(write_end)).await {
         Ok(tree) => tree,
         Err(obstacle) => return Err(Fault::Broken { error: in_words(&obstacle) }),
@@ -194,16 +201,24 @@ async fn run(
     tree.sweep(spawner).await;
     match exit {
         Some(exit) if exit.is_success() => Ok(None),
-        Some(exit) => Err(Fault::Command { exit, output: last_line(&read_end) }),
+        // Its tree is gone, so the pipe is at its end; unless somebody hid from the sweep.
+        Some(exit) => {
+            let output = timeout(Duration::from_secs(1), printed).await;
+            Err(Fault::Command { exit, output: output.ok().and_then(Result::ok).unwrap_or_default() })
+        }
         None => Err(Fault::TimedOut { after: deadline }),
     }
 }
 
-/// Of what is in the pipe, which is as much as a pipe holds and no more.
-fn last_line(pipe: &OwnedFd) -> String {
-    let mut bytes = vec![0; 64 * 1024];
-    let length = nix::unistd::read(pipe, &mut bytes).unwrap_or(0);
-    let text = String::from_utf8_lossy(bytes.get(..length).unwrap_or_default()).into_owned();
+/// Reads to the end, so that no check waits for a reader, and keeps the last line.
+async fn last_line(mut pipe: Receiver) -> String {
+    let mut tail = Vec::new();
+    let mut block = vec![0; TAIL];
+    while let Ok(length @ 1..) = pipe.read(&mut block).await {
+        tail.extend_from_slice(block.get(..length).unwrap_or_default());
+        tail.drain(..tail.len().saturating_sub(TAIL));
+    }
+    let text = String::from_utf8_lossy(&tail).into_owned();
     text.lines().rev().find(|line| !line.trim().is_empty()).map(printable).unwrap_or_default()
 }
 

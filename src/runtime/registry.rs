@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::home::Home;
+use super::processes::Process;
 use crate::plan::{self, Collision, Foreign, Plan};
 
 /// Where the entries are.
@@ -22,6 +22,22 @@ pub struct Registry {
 struct Entry {
     file: PathBuf,
     state_dir: PathBuf,
+    /// Its supervisor: pid and start time name one process of this boot, whatever was deleted meanwhile.
+    supervisor: u32,
+    start_time: u64,
+}
+
+impl Entry {
+    fn of_this_process(plan: &Plan) -> Self {
+        let supervisor = std::process::id();
+        let start_time = Process::read(supervisor).map_or(0, |process| process.start_time);
+        Self { file: plan.file.clone(), state_dir: plan.state_dir.clone(), supervisor, start_time }
+    }
+
+    fn lives(&self) -> bool {
+        Process::read(self.supervisor)
+            .is_some_and(|process| process.start_time == self.start_time && process.is_alive())
+    }
 }
 
 impl Registry {
@@ -39,7 +55,7 @@ impl Registry {
     /// The system's.
     pub fn enter(&self, plan: &Plan) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
-        let entry = Entry { file: plan.file.clone(), state_dir: plan.state_dir.clone() };
+        let entry = Entry::of_this_process(plan);
         let claims = Foreign { folder: folder(&plan.file), claims: plan::claims(plan) };
         self.write(&self.claims_of(&entry), &serde_json::to_vec(&claims)?)?;
         self.write(&self.path_of(&entry), &serde_json::to_vec(&entry)?)
@@ -47,7 +63,7 @@ impl Registry {
 
     /// Takes the fleet of `plan` out.
     pub fn leave(&self, plan: &Plan) {
-        self.remove(&Entry { file: plan.file.clone(), state_dir: plan.state_dir.clone() });
+        self.remove(&Entry::of_this_process(plan));
     }
 
     /// The state directory of the fleet that runs from `file`, if one does.
@@ -55,6 +71,14 @@ impl Registry {
     pub fn state_dir_of(&self, file: &Path) -> Option<PathBuf> {
         let prefix = format!("{:016x}-", hash(file));
         self.entries(&prefix).into_iter().find(|entry| entry.file == file).map(|entry| entry.state_dir)
+    }
+
+    /// The supervisor that runs in the state directory of `plan`, if another process than this one does. The lock says
+    /// so too, but somebody may have deleted it.
+    #[must_use]
+    pub fn occupant(&self, plan: &Plan) -> Option<u32> {
+        let others = self.entries("").into_iter().filter(|entry| entry.supervisor != std::process::id());
+        others.filter(|entry| entry.state_dir == plan.state_dir).map(|entry| entry.supervisor).next()
     }
 
     /// Where `plan` claims what another running fleet has.
@@ -81,7 +105,7 @@ impl Registry {
             names.filter_map(|name| serde_json::from_slice::<Entry>(&fs::read(self.directory.join(name)).ok()?).ok());
         entries
             .filter(|entry| {
-                let lives = Home::of(&entry.state_dir).is_locked();
+                let lives = entry.lives();
                 if !lives {
                     self.remove(entry);
                 }
