@@ -19,6 +19,7 @@ mod isolation;
 mod layers;
 mod lifecycle;
 mod logs;
+mod mishaps;
 mod obstacles;
 mod stop;
 mod words;
