@@ -6,7 +6,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// One app, many instances, side by side on one machine.
 #[derive(Debug, Parser)]
-#[command(name = "laneway", version, about, max_term_width = 100, subcommand_help_heading = "Verbs")]
+#[command(
+    name = "laneway",
+    version,
+    about,
+    max_term_width = 100,
+    subcommand_help_heading = "Verbs",
+    subcommand_value_name = "VERB"
+)]
 #[command(after_help = "Each preset of the file is a verb too: laneway start-chat -d --wait")]
 pub struct Arguments {
     /// Where the fleet is.

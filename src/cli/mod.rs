@@ -36,6 +36,9 @@ pub fn run() -> ExitCode {
         }
     };
     match arguments.verb {
+        Verb::Keeper | Verb::Supervisor if !keeper::is_started_by_laneway() => {
+            Failure::usage("this one is not started by hand", "laneway up starts it").report()
+        }
         Verb::Keeper => code(keeper::run()),
         Verb::Supervisor => code(daemon::run_supervisor()),
         _ => dispatch(arguments).unwrap_or_else(Failure::report),

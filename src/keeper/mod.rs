@@ -11,4 +11,4 @@ pub mod protocol;
 mod run;
 
 pub use log::{INDEX_RECORD, IndexRecord, LogFile};
-pub use run::{LAUNCH_FD, LINK_FD, LOCK_FD, READY_FD, RUN_DIR_FD, run};
+pub use run::{LAUNCH_FD, LINK_FD, LOCK_FD, READY_FD, RUN_DIR_FD, is_started_by_laneway, run};

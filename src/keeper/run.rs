@@ -46,6 +46,15 @@ const SIGNALS: u64 = 1;
 const SUPERVISOR_OUTPUT: u64 = 2;
 const FIRST_STREAM: u64 = 16;
 
+/// Whether this process has the descriptors that keeper and supervisor are started with; by hand it has none of them.
+#[must_use]
+pub fn is_started_by_laneway() -> bool {
+    [LOCK_FD, LAUNCH_FD, RUN_DIR_FD].into_iter().all(|number| {
+        // SAFETY: used for one system call, which may fail if nothing is open there.
+        fcntl(unsafe { BorrowedFd::borrow_raw(number) }, FcntlArg::F_GETFD).is_ok()
+    })
+}
+
 /// Runs as the keeper, with the descriptors above open, until the supervisor has ended as planned.
 /// Returns the exit code.
 #[must_use]

@@ -93,3 +93,11 @@ fn a_reader_that_stops_listening_is_no_panic() {
         assert!(!output.out.contains("101"), "{verb}: {output:?}");
     }
 }
+
+#[test]
+fn the_hidden_verbs_started_by_hand_say_who_starts_them() {
+    let fleet = Fleet::new("a: {port: $0}");
+    for verb in ["keeper", "supervisor"] {
+        fleet.run(&[verb]).expect(2).says(&["not started by hand", "laneway up"]);
+    }
+}
