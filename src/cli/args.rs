@@ -88,39 +88,49 @@ pub enum Verb {
     Other(Vec<String>),
 }
 
-/// `up`, and every preset.
-#[derive(Clone, Debug, Default, Args)]
+/// `up`.
+#[derive(Clone, Debug, Args)]
 pub struct Up {
     /// Instances, globs or presets [default: all]
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
-    /// Return once the servers are started; they go on without this terminal
-    #[arg(short, long)]
-    pub detach: bool,
-    /// Return once they are healthy, or say who is not
-    #[arg(long)]
-    pub wait: bool,
-    /// How long to wait for health, in seconds or as 90s, 2m
-    #[arg(long, value_name = "TIME", value_parser = seconds_or_words, default_value = "2m")]
-    pub wait_timeout: std::time::Duration,
+    /// How it returns.
+    #[command(flatten)]
+    pub attachment: Attachment,
 }
 
 /// `laneway start-chat -d --wait`: the flags of `up`, without names.
 #[derive(Debug, Parser)]
 #[command(disable_version_flag = true)]
 pub struct PresetUp {
+    /// How it returns.
+    #[command(flatten)]
+    pub attachment: Attachment,
+    /// Other values.
+    #[command(flatten)]
+    pub values: Values,
+}
+
+/// Whether `up` stays attached.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Attachment {
     /// Return once the servers are started; they go on without this terminal
     #[arg(short, long)]
     pub detach: bool,
+    /// When it returns.
+    #[command(flatten)]
+    pub waiting: Waiting,
+}
+
+/// When a start counts as done.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Waiting {
     /// Return once they are healthy, or say who is not
     #[arg(long)]
     pub wait: bool,
     /// How long to wait for health, in seconds or as 90s, 2m
     #[arg(long, value_name = "TIME", value_parser = seconds_or_words, default_value = "2m")]
     pub wait_timeout: std::time::Duration,
-    /// Other values.
-    #[command(flatten)]
-    pub values: Values,
 }
 
 /// `down`.
@@ -137,12 +147,9 @@ pub struct Start {
     /// Instances, globs or presets
     #[arg(value_name = "NAME", required = true)]
     pub names: Vec<String>,
-    /// Return once they are healthy, or say who is not
-    #[arg(long)]
-    pub wait: bool,
-    /// How long to wait for health, in seconds or as 90s, 2m
-    #[arg(long, value_name = "TIME", value_parser = seconds_or_words, default_value = "2m")]
-    pub wait_timeout: std::time::Duration,
+    /// When it returns.
+    #[command(flatten)]
+    pub waiting: Waiting,
 }
 
 /// Some instances.

@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::os::fd::AsFd;
 
-use super::args::{Down, Names, Start, Status, Why};
+use super::args::{Down, Names, Start, Status, Waiting, Why};
 use super::out::{eprintln, println};
 use super::paint;
 use super::place::Fleet;
@@ -63,15 +63,15 @@ pub fn bring_down(client: &Client, now: bool) -> Result<u8, Failure> {
 pub fn start(fleet: &Fleet, path: &str, arguments: &Start) -> Result<ExitCode, Failure> {
     let client = fleet.client().map_err(|failure| failure.or_hint("laneway up"))?;
     show_progress(&client, Some(&arguments.names));
-    let request = start_request(arguments.names.clone(), arguments.wait, arguments.wait_timeout);
-    Ok(finish(&client.post(path, &request)?))
+    let request = start_request(arguments.names.clone(), arguments.waiting);
+    Ok(ExitCode::from(finish(&client.post(path, &request)?)))
 }
 
 /// The wish of `up`, `start` and `restart`.
 #[must_use]
-pub fn start_request(instances: Vec<String>, wait: bool, timeout: Duration) -> StartRequest {
-    let wait = if wait { WaitFor::Healthy } else { WaitFor::Started };
-    StartRequest { instances, wait, timeout_seconds: Some(timeout.as_secs_f64()) }
+pub fn start_request(instances: Vec<String>, waiting: Waiting) -> StartRequest {
+    let wait = if waiting.wait { WaitFor::Healthy } else { WaitFor::Started };
+    StartRequest { instances, wait, timeout_seconds: Some(waiting.wait_timeout.as_secs_f64()) }
 }
 
 /// `laneway stop`.
@@ -82,7 +82,7 @@ pub fn stop(fleet: &Fleet, arguments: &Names) -> Result<ExitCode, Failure> {
     let client = fleet.client()?;
     show_progress(&client, Some(&arguments.names));
     let outcome: Outcome = client.post("/v1/stop", &StopRequest { instances: arguments.names.clone() })?;
-    let code = finish(&outcome);
+    let code = ExitCode::from(finish(&outcome));
     // Somebody may have asked for `down` meanwhile: then nobody is left behind.
     let plan = fleet.running().and_then(|home| home.running_plan());
     if let (Some(plan), Ok(status)) = (plan, client.status()) {
@@ -102,11 +102,12 @@ fn left_behind(plan: &Plan, outcome: &Outcome, status: &FleetStatus) -> Vec<(Ins
     plan.specs.iter().filter(|spec| runs(&spec.name)).filter_map(|spec| Some((spec.name.clone(), on(spec)?))).collect()
 }
 
-/// Says what came of a request: data to standard output, trouble to standard error.
-fn finish(outcome: &Outcome) -> ExitCode {
-    println!("{}", paint::table(&table::status(&outcome.instances), &outcome.instances));
+/// Says what came of a request: data to standard output, trouble to standard error. Returns the exit code.
+#[must_use]
+pub fn finish(outcome: &Outcome) -> u8 {
+    println!("{}", paint::table(&outcome.instances));
     report::troubles(&outcome.troubles);
-    ExitCode::from(if outcome.done { DONE } else { FAILED })
+    if outcome.done { DONE } else { FAILED }
 }
 
 /// Prints each change of `names` (globs, presets; none = all) to standard error while the command waits for its answer.
@@ -169,7 +170,7 @@ pub fn status(fleet: &Fleet, arguments: &Status) -> Result<ExitCode, Failure> {
     if arguments.json {
         println!("{}", to_json(&status)?);
     } else {
-        println!("{}", paint::table(&table::status(&status.instances), &status.instances));
+        println!("{}", paint::table(&status.instances));
         for instance in &status.instances {
             if let Some(note) = note(instance) {
                 eprintln!("{note}");

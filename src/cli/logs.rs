@@ -65,12 +65,6 @@ impl MergedLogs {
         Ok(Self { sources: sources.collect(), neutralise: io::stdout().is_terminal() })
     }
 
-    /// Of nobody.
-    #[must_use]
-    pub fn none() -> Self {
-        Self { sources: Vec::new(), neutralise: true }
-    }
-
     /// Prints the last `count` lines of all together.
     ///
     /// # Errors

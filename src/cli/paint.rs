@@ -4,6 +4,7 @@ use anstyle::{AnsiColor, Style};
 
 use crate::model::{Health, Phase};
 use crate::view::snapshot::InstanceStatus;
+use crate::view::table;
 
 const PREFIXES: [AnsiColor; 6] =
     [AnsiColor::Cyan, AnsiColor::Yellow, AnsiColor::Green, AnsiColor::Magenta, AnsiColor::Blue, AnsiColor::BrightCyan];
@@ -38,7 +39,8 @@ fn meaning(instance: &InstanceStatus) -> Style {
 
 /// The status table with a bold head, and each line in the colour of its instance.
 #[must_use]
-pub fn table(table: &str, instances: &[InstanceStatus]) -> String {
+pub fn table(instances: &[InstanceStatus]) -> String {
+    let table = table::status(instances);
     let bold = Style::new().bold();
     let mut lines = table.lines();
     let head = lines.next().map(|head| format!("{bold}{head}{bold:#}"));

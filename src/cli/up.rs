@@ -8,19 +8,17 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 
-use super::args::{PresetUp, Up};
-use super::ctl::{self, bring_down, note, progress_line, start_request};
+use super::args::{Attachment, PresetUp, Up, Waiting};
+use super::ctl::{self, bring_down, finish, note, progress_line, start_request};
 use super::logs::MergedLogs;
-use super::out::{eprintln, println};
-use super::paint;
+use super::out::eprintln;
 use super::place::Fleet;
-use super::report::{self, DONE, FAILED, Failure, INTERRUPTED};
+use super::report::{DONE, FAILED, Failure, INTERRUPTED};
 use crate::control::{Change, Client};
 use crate::daemon::{self, Launch};
 use crate::plan::{self, Plan};
 use crate::runtime::home::Home;
 use crate::view::snapshot::Outcome;
-use crate::view::table;
 
 /// How long somebody else's start may take until it answers.
 const OTHERS: Duration = Duration::from_secs(10);
@@ -34,7 +32,8 @@ pub fn run(fleet: &Fleet, arguments: &Up) -> Result<ExitCode, Failure> {
     let who = plan::select(&plan, &arguments.names)?;
     let names: Vec<String> = who.iter().map(|id| plan.spec(*id).name.to_string()).collect();
     let home = Home::of(&plan.state_dir);
-    let is_attached = !(arguments.detach || arguments.wait);
+    let Attachment { detach, waiting } = arguments.attachment;
+    let is_attached = !(detach || waiting.wait);
     if is_attached {
         // A Ctrl-C before there is something to stop is heard once there is.
         hold_interrupt(SigmaskHow::SIG_BLOCK);
@@ -43,11 +42,10 @@ pub fn run(fleet: &Fleet, arguments: &Up) -> Result<ExitCode, Failure> {
     let client = Client::new(home);
     if !is_attached {
         ctl::show_progress(&client, Some(&names));
-        let outcome: Outcome =
-            client.post("/v1/start", &start_request(names, arguments.wait, arguments.wait_timeout))?;
+        let outcome: Outcome = client.post("/v1/start", &start_request(names, waiting))?;
         return Ok(ExitCode::from(show(&outcome)));
     }
-    attach(&client, &plan, &names, is_ours, arguments.wait_timeout)
+    attach(&client, &plan, &names, is_ours, Waiting { wait: true, ..waiting })
 }
 
 /// A preset: its instances, with its profile.
@@ -60,8 +58,7 @@ pub fn preset(
     profile: Option<String>,
     flags: &PresetUp,
 ) -> Result<ExitCode, Failure> {
-    let PresetUp { detach, wait, wait_timeout, .. } = *flags;
-    run(&fleet.with_profile(profile), &Up { names, detach, wait, wait_timeout })
+    run(&fleet.with_profile(profile), &Up { names, attachment: flags.attachment })
 }
 
 fn hold_interrupt(how: SigmaskHow) {
@@ -123,14 +120,13 @@ fn same_plan(plan: &Plan, home: &Home) -> Result<(), Failure> {
 
 /// Says how it went: the table, then the trouble. Returns the exit code.
 fn show(outcome: &Outcome) -> u8 {
-    println!("{}", paint::table(&table::status(&outcome.instances), &outcome.instances));
-    report::troubles(&outcome.troubles);
+    let code = finish(outcome);
     for instance in &outcome.instances {
         if let Some(warning) = note(instance).filter(|_| instance.is_well()) {
             eprintln!("{warning}");
         }
     }
-    if outcome.done { DONE } else { FAILED }
+    code
 }
 
 /// What the attached command waits for.
@@ -145,9 +141,9 @@ fn attach(
     plan: &Plan,
     names: &[String],
     is_ours: bool,
-    timeout: Duration,
+    waiting: Waiting,
 ) -> Result<ExitCode, Failure> {
-    let mut logs = MergedLogs::new(plan, names, true)?;
+    let mut logs = Some(MergedLogs::new(plan, names, true)?);
     let (sender, news) = mpsc::channel();
     let presses = on_interrupt(client.clone(), plan.project.clone(), is_ours, sender.clone())?;
     hold_interrupt(SigmaskHow::SIG_UNBLOCK);
@@ -155,7 +151,7 @@ fn attach(
     {
         let (client, sender, names) = (client.clone(), sender, names.to_vec());
         std::thread::spawn(move || {
-            let answer = client.post("/v1/start", &start_request(names, true, timeout)).map_err(Failure::from);
+            let answer = client.post("/v1/start", &start_request(names, waiting)).map_err(Failure::from);
             let _ = sender.send(News::Answered(Box::new(answer)));
         });
     }
@@ -169,14 +165,14 @@ fn attach(
                 show(&outcome);
                 if outcome.done {
                     // What led here is of interest only where it led to trouble.
-                    logs = MergedLogs::new(plan, names, true)?;
+                    logs = Some(MergedLogs::new(plan, names, true)?);
                 }
                 let last = if is_ours { "Ctrl-C stops all" } else { "Ctrl-C leaves, the fleet goes on" };
                 eprintln!("logs follow; {last}");
-                let mut followed = std::mem::replace(&mut logs, MergedLogs::none());
+                let followed = logs.take();
                 std::thread::spawn(move || {
                     // Ends with the process, or when nobody reads standard output any more.
-                    let _ = followed.follow();
+                    let _ = followed.map(|mut logs| logs.follow());
                 });
             }
             Ok(News::BroughtDown(result)) => {

@@ -9,8 +9,6 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::getppid;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::net::UnixListener;
 use tracing::{info, warn};
 
@@ -24,6 +22,7 @@ use crate::runtime::driver::{Driver, Tools};
 use crate::runtime::home::Home;
 use crate::runtime::link::KeeperLink;
 use crate::runtime::probe::Prober;
+use crate::runtime::processes;
 use crate::runtime::registry::Registry;
 use crate::runtime::spawn::{Original, Spawner};
 use crate::runtime::tree;
@@ -205,13 +204,8 @@ fn clear_leftovers(fleet: &str, cgroups: Option<&Cgroups>) {
 async fn death_of(pid: nix::unistd::Pid) {
     let Some(pid) = Pid::from_raw(pid.as_raw()) else { return };
     let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
-    // SAFETY: an owned descriptor stays open, and the same, as long as the registration owns it.
-    let registered = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
-    match registered {
-        Ok(pidfd) => {
-            let _ = pidfd.readable().await;
-        }
-        Err(_) => std::future::pending().await,
+    if processes::ended(pidfd).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

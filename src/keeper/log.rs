@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
@@ -79,7 +80,8 @@ impl LogFile {
     /// When the directory cannot be read, or a file of the log is not a plain file of ours.
     pub fn open(directory: OwnedFd, name: &str, max_size: u64, max_files: u32) -> io::Result<Self> {
         let name = Name::new(name).ok_or_else(|| io::Error::other("the log's name is too long"))?;
-        let seq = newest(directory.as_fd(), &name)?.saturating_add(1);
+        let folder = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        let seq = newest_rotated(Path::new(&folder), name.log().as_str())?.saturating_add(1);
         let mut file = open_plain(directory.as_fd(), name.log().as_str())?;
         let index = open_plain(directory.as_fd(), name.index().as_str())?;
         let length = file.seek(SeekFrom::End(0))?;
@@ -252,13 +254,15 @@ fn open_plain(directory: BorrowedFd<'_>, name: &str) -> io::Result<File> {
     Ok(file)
 }
 
-/// The highest number of a rotated file; 0 if there is none.
-fn newest(directory: BorrowedFd<'_>, name: &Name) -> io::Result<u64> {
-    let entries = std::fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd()))?;
-    let seqs = entries.flatten().filter_map(|entry| {
-        let entry = entry.file_name();
-        entry.to_str()?.strip_prefix(name.log().as_str())?.strip_prefix('.')?.parse().ok()
-    });
+/// The highest number of a rotated file of the log `name` (`.../name.log`) in `folder`; 0 if there is none.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn newest_rotated(folder: &Path, name: &str) -> io::Result<u64> {
+    let entries = std::fs::read_dir(folder)?;
+    let seqs = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix(name)?.strip_prefix('.')?.parse().ok());
     Ok(seqs.max().unwrap_or(0))
 }
 
@@ -316,7 +320,7 @@ impl FileName {
 }
 
 /// Writes `text` into `buffer`, as far as it goes, and returns what was written.
-fn format_into<'a>(buffer: &'a mut [u8], text: std::fmt::Arguments<'_>) -> &'a [u8] {
+pub(super) fn format_into<'a>(buffer: &'a mut [u8], text: std::fmt::Arguments<'_>) -> &'a [u8] {
     let size = buffer.len();
     let mut rest = &mut *buffer;
     let _ = rest.write_fmt(text);
@@ -327,7 +331,7 @@ fn format_into<'a>(buffer: &'a mut [u8], text: std::fmt::Arguments<'_>) -> &'a [
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
 
     use super::*;
 

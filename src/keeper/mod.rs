@@ -10,5 +10,5 @@ mod log;
 pub mod protocol;
 mod run;
 
-pub use log::{INDEX_RECORD, IndexRecord, LogFile};
+pub use log::{INDEX_RECORD, IndexRecord, LogFile, newest_rotated};
 pub use run::{LAUNCH_FD, LINK_FD, LOCK_FD, READY_FD, RUN_DIR_FD, is_started_by_laneway, run};

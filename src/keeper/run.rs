@@ -18,7 +18,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, dup2_raw, pipe2, read};
 
-use super::log::LogFile;
+use super::log::{LogFile, format_into};
 use super::protocol::{MAX_ORDER, Order};
 
 /// The lock of the fleet, held as long as keeper or supervisor live.
@@ -405,13 +405,8 @@ impl Keeper {
 
     fn say(&mut self, what: std::fmt::Arguments<'_>) {
         let mut line = [0; 256];
-        let size = line.len();
-        let mut rest = line.as_mut_slice();
-        let _ = writeln!(rest, "laneway keeper: {what}");
-        let unused = rest.len();
-        if let Some(text) = line.get(..size.saturating_sub(unused)) {
-            self.own_log.append(text, wall_clock());
-        }
+        let text = format_into(&mut line, format_args!("laneway keeper: {what}\n"));
+        self.own_log.append(text, wall_clock());
     }
 }
 

@@ -44,7 +44,8 @@ pub struct Driver {
     watchers: broadcast::Sender<InstanceStatus>,
     goals: BTreeSet<InstanceName>,
     warnings: BTreeMap<InstanceId, String>,
-    command_checks: u64,
+    /// Counts health checks: each command check is a run with a label of its own.
+    checks: u64,
 }
 
 /// What carries orders out.
@@ -102,7 +103,7 @@ impl Driver {
             watchers: broadcast::channel(1024).0,
             goals: BTreeSet::new(),
             warnings: BTreeMap::new(),
-            command_checks: 0,
+            checks: 0,
         };
         (driver, handle)
     }
@@ -298,10 +299,8 @@ impl Driver {
         let plan = Arc::clone(self.fleet.plan());
         let Some(living) = self.trees.get(&run).cloned() else { return };
         let (tools, facts) = (Arc::clone(&self.tools), self.facts.clone());
-        if plan.spec(run.instance).healthcheck.as_ref().is_some_and(|c| matches!(c.test, HealthTest::Command(_))) {
-            self.command_checks += 1;
-        }
-        let label = format!("{}-check-{}", label(&plan, run), self.command_checks);
+        self.checks += 1;
+        let number = self.checks;
         tokio::spawn(async move {
             let spec = plan.spec(run.instance);
             let Some(check) = &spec.healthcheck else { return };
@@ -311,7 +310,7 @@ impl Driver {
                 let Some(HealthCheck { test: HealthTest::Command(words), .. }) = &spec.healthcheck else {
                     return Err(Obstacle::Resources { error: "no command".to_owned() });
                 };
-                job(spec, label, words, |_| Ok(output))
+                job(spec, format!("{}-check-{number}", label(&for_command, run)), words, |_| Ok(output))
             };
             let Living { tree, listener: known, check: under_way } = &living;
             let patient = Patient { spec, check, tree, known, under_way };
@@ -419,8 +418,7 @@ fn job(
     output: impl FnOnce(&Spec) -> io::Result<OwnedFd>,
 ) -> Result<Job, Obstacle> {
     let broken = |error: lane::LaneError| Obstacle::Lane { error: look::words(&error.error), path: error.path };
-    lane::prepare(spec).map_err(broken)?;
-    let mut environment = lane::environment(spec).map_err(broken)?;
+    let mut environment = lane::prepare(spec).map_err(broken)?;
     environment.insert("LANEWAY_INSTANCE".into(), OsString::from(spec.name.as_str()));
     let path = spec.environment.get("PATH").map(String::as_str);
     let program = look::program(words, &spec.working_dir, path)?;

@@ -25,11 +25,11 @@ pub struct LaneError {
     pub error: io::Error,
 }
 
-/// Makes what is missing of the lane of `spec`.
+/// Makes what is missing of the lane of `spec`, and gives the whole environment of a process in it.
 ///
 /// # Errors
 /// Names the first path that cannot be made or is not what it should be.
-pub fn prepare(spec: &Spec) -> Result<(), LaneError> {
+pub fn prepare(spec: &Spec) -> Result<BTreeMap<OsString, OsString>, LaneError> {
     let facts = &spec.facts;
     for directory in [&facts.state, &facts.log_dir, &facts.tmp, &facts.static_root, &facts.media_root] {
         at(directory, make_directory(directory))?;
@@ -40,7 +40,13 @@ pub fn prepare(spec: &Spec) -> Result<(), LaneError> {
         at(parent, make_directory(parent))?;
     }
     at(&facts.access_log, make_fifo(&facts.access_log))?;
-    secret(spec).map(drop)
+    let secret = secret(spec)?;
+    let mut environment: BTreeMap<OsString, OsString> =
+        spec.environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    if facts.secret_in_environment {
+        environment.insert("SECRET_KEY".into(), secret.into());
+    }
+    Ok(environment)
 }
 
 /// The secret of the lane, made at the first call.
@@ -59,19 +65,6 @@ pub fn secret(spec: &Spec) -> Result<String, LaneError> {
         }
         read => at(path, read),
     }
-}
-
-/// The whole environment of a process in the lane.
-///
-/// # Errors
-/// As `secret`.
-pub fn environment(spec: &Spec) -> Result<BTreeMap<OsString, OsString>, LaneError> {
-    let mut environment: BTreeMap<OsString, OsString> =
-        spec.environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
-    if spec.facts.secret_in_environment {
-        environment.insert("SECRET_KEY".into(), secret(spec)?.into());
-    }
-    Ok(environment)
 }
 
 /// Opens the FIFO of the access log for its reader. Never blocks, and never sees an end of file.

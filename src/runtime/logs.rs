@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::keeper::{INDEX_RECORD, IndexRecord};
+use crate::keeper::{INDEX_RECORD, IndexRecord, newest_rotated};
 
 /// How much is read at a time, in bytes.
 const BLOCK: usize = 64 * 1024;
@@ -131,10 +131,9 @@ fn trim_end(text: &mut Vec<u8>) {
 
 /// The number that the current file gets when it is rotated.
 fn current_seq(path: &Path) -> u64 {
-    let name = path.file_name().map(|name| format!("{}.", name.to_string_lossy())).unwrap_or_default();
-    let Some(entries) = path.parent().and_then(|folder| fs::read_dir(folder).ok()) else { return 1 };
-    let seqs = entries.flatten().filter_map(|e| e.file_name().to_str()?.strip_prefix(&name)?.parse::<u64>().ok());
-    seqs.max().unwrap_or(0) + 1
+    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    newest_rotated(folder, &name).unwrap_or(0) + 1
 }
 
 fn rotated(path: &Path, seq: u64) -> PathBuf {

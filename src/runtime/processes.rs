@@ -1,9 +1,12 @@
 //! What `/proc` says of processes. Every answer may be outdated when it arrives; callers pin a process before they act.
 
 use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// One process, as `/proc/PID/stat` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +57,16 @@ impl Process {
     }
 }
 
+/// Resolves when the process that `pidfd` means has ended.
+///
+/// # Errors
+/// When it cannot be waited for.
+pub async fn ended(pidfd: OwnedFd) -> io::Result<()> {
+    // SAFETY: an owned descriptor stays open, and the same, as long as the registration owns it.
+    let registered = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
+    registered.readable().await.map(drop)
+}
+
 /// All processes that there are.
 #[must_use]
 pub fn all() -> Vec<Process> {
@@ -94,11 +107,10 @@ pub fn command_line(pid: u32) -> String {
     }
 }
 
-/// Whether the environment that it was started with holds `assignment` (`NAME=value`).
+/// Whether the environment that it was started with has an entry (`NAME=value`) such as `is_meant`.
 #[must_use]
-pub fn was_started_with(pid: u32, assignment: &str) -> bool {
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == assignment.as_bytes()))
+pub fn was_started_with(pid: u32, is_meant: impl Fn(&[u8]) -> bool) -> bool {
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| environ.split(|byte| *byte == 0).any(is_meant))
 }
 
 /// The descriptor under which a process holds the socket `inode`.

@@ -14,8 +14,6 @@ use nix::sys::signal::{Signal as Number, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use rustix::process::pidfd_send_signal;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::time::sleep;
 
 use super::birth::Newborn;
@@ -61,11 +59,9 @@ impl Tree {
     /// Waits for the first process to end, and leaves it to be reaped.
     pub async fn exit(&self) -> Exit {
         let Ok(pidfd) = self.pidfd.try_clone() else { return Exit::Unknown };
-        // SAFETY: an owned descriptor stays open, and the same, as long as the registration owns it.
-        let registered = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
-        let Ok(pidfd) = registered else { return Exit::Unknown };
-        // Readable means ended, whatever else could be read.
-        let _ = pidfd.readable().await;
+        if processes::ended(pidfd).await.is_err() {
+            return Exit::Unknown;
+        }
         match waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
             Ok(WaitStatus::Exited(_, code)) => Exit::Code(code),
             Ok(WaitStatus::Signaled(_, signal, core)) => {
@@ -160,7 +156,8 @@ impl Tree {
             .iter()
             .filter(|p| p.pid != me && p.parent != 2)
             .filter(|p| {
-                [p.pid, p.group, p.session].map(Some).contains(&number) || processes::was_started_with(p.pid, &marker)
+                [p.pid, p.group, p.session].map(Some).contains(&number)
+                    || processes::was_started_with(p.pid, |entry| entry == marker.as_bytes())
             })
             .map(|p| p.pid)
             .collect();
@@ -199,7 +196,7 @@ fn kill_pinned(process: &Process) {
 #[must_use]
 pub fn kill_leftovers(fleet: &str) -> Vec<Survivor> {
     let prefix = format!("{MARKER}={fleet}:");
-    end(|process| has_marker(process.pid, &prefix))
+    end(|process| processes::was_started_with(process.pid, |entry| entry.starts_with(prefix.as_bytes())))
 }
 
 /// Kills whoever is left of this process's children, where nothing is meant to run any more. Orphans come to a
@@ -233,11 +230,6 @@ fn end(is_meant: impl Fn(&Process) -> bool) -> Vec<Survivor> {
         let _ = poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], patience);
     }
     named
-}
-
-fn has_marker(pid: u32, prefix: &str) -> bool {
-    std::fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry.starts_with(prefix.as_bytes())))
 }
 
 fn survivor(process: &Process) -> Survivor {
