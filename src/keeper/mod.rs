@@ -9,6 +9,7 @@
 mod log;
 pub mod protocol;
 mod run;
+pub mod table;
 
 pub use log::{INDEX_RECORD, IndexRecord, LogFile, newest_rotated};
 pub use run::{LAUNCH_FD, LINK_FD, LOCK_FD, READY_FD, RUN_DIR_FD, is_started_by_laneway, run};

@@ -249,7 +249,15 @@ impl Keeper {
 
     fn obey(&mut self, order: Order<'_>, descriptor: OwnedFd) {
         match order {
-            Order::Ready => {}
+            Order::Ready
+            | Order::Keep(_)
+            | Order::Link
+            | Order::Peer
+            | Order::Output
+            | Order::Reap { .. }
+            | Order::Bye { .. }
+            | Order::Become
+            | Order::Distrust => {}
             Order::Log { slot, max_size, max_files, name } => {
                 let index = slot as usize;
                 if self.logs.len() <= index {
@@ -265,7 +273,7 @@ impl Keeper {
                     },
                 }
             }
-            Order::Run { slot } => self.add_stream(Stream { source: descriptor, slot, is_fifo: false }),
+            Order::Run { slot, .. } => self.add_stream(Stream { source: descriptor, slot, is_fifo: false }),
             Order::Fifo { slot } => {
                 let old = self
                     .streams

@@ -58,7 +58,7 @@ impl KeeperLink {
         // Each time anew: somebody may have removed the lane meanwhile, and it was made again.
         self.declare(id, spec)?;
         let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
-        self.send(&Order::Run { slot: slot(id, Log::Output) }, read_end.as_fd())?;
+        self.send(&Order::Run { slot: slot(id, Log::Output), generation: 0 }, read_end.as_fd())?;
         let path = format!("/proc/self/fd/{}", write_end.as_raw_fd());
         Ok(File::options().read(true).write(true).open(path)?.into())
     }
