@@ -1,15 +1,19 @@
 //! The command line: one command at a time, a client like any other. Argument parsing lives here only.
 
 mod args;
+mod attached;
 mod ctl;
 mod lane;
 mod logs;
+mod notify;
 mod out;
 mod paint;
 mod place;
 mod report;
 mod secrets;
+mod service;
 mod settings;
+mod signals;
 mod up;
 
 use std::process::ExitCode;
@@ -65,6 +69,8 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Exec(arguments) => lane::exec(&fleet, &arguments),
         Verb::Config(arguments) => settings::config(&fleet, &arguments),
         Verb::Check(arguments) => settings::check(&fleet, &arguments),
+        Verb::InstallService(arguments) => service::install(&fleet, &arguments),
+        Verb::UninstallService(arguments) => service::uninstall(&fleet, &arguments),
         Verb::Other(words) => other(&place, &values, &words),
         Verb::Keeper | Verb::Supervisor => Ok(ExitCode::from(report::USAGE)),
     }
