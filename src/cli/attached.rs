@@ -164,7 +164,7 @@ impl Attached {
                 Some(News::Changed(Change::Instance(instance))) => self.show(*instance, followed.names),
                 Some(News::Lost) => self.contact = Contact::Lost,
                 Some(News::Answered(answer)) => {
-                    if self.end.is_none() && self.is_answer(*answer, followed, &mut logs)? {
+                    if self.end.is_none() && is_answer(*answer, followed, &mut logs)? {
                         self.ready(followed, &client, &mut logs);
                     }
                 }
@@ -264,27 +264,6 @@ impl Attached {
         self.tell(&format!("STATUS={}", summary(self.instances.values())));
     }
 
-    /// Says how the wish went: the table, then the trouble. Whether there was an answer at all.
-    fn is_answer(
-        &self,
-        answer: Result<Outcome, ClientError>,
-        followed: &Followed<'_>,
-        logs: &mut Option<MergedLogs>,
-    ) -> Result<bool, Failure> {
-        let outcome = match answer {
-            Ok(outcome) => outcome,
-            // The fleet has ended; that is news of its own.
-            Err(error) if breaks_off(&error) => return Ok(false),
-            Err(error) => return Err(error.into()),
-        };
-        show_outcome(&outcome);
-        if outcome.done && logs.is_some() {
-            // What led here is of interest only where it led to trouble.
-            *logs = Some(MergedLogs::new(followed.plan, followed.names, true)?);
-        }
-        Ok(true)
-    }
-
     /// The fleet is as it was asked for, or it has been said why not: from now on it is followed.
     fn ready(&mut self, followed: &Followed<'_>, client: &Client, logs: &mut Option<MergedLogs>) {
         if std::mem::replace(&mut self.is_ready, true) {
@@ -333,6 +312,26 @@ impl Attached {
             notifier.say(assignments);
         }
     }
+}
+
+/// Says how the wish went: the table, then the trouble. Whether there was an answer at all.
+fn is_answer(
+    answer: Result<Outcome, ClientError>,
+    followed: &Followed<'_>,
+    logs: &mut Option<MergedLogs>,
+) -> Result<bool, Failure> {
+    let outcome = match answer {
+        Ok(outcome) => outcome,
+        // The fleet has ended; that is news of its own.
+        Err(error) if breaks_off(&error) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    show_outcome(&outcome);
+    if outcome.done && logs.is_some() {
+        // What led here is of interest only where it led to trouble.
+        *logs = Some(MergedLogs::new(followed.plan, followed.names, true)?);
+    }
+    Ok(true)
 }
 
 /// Tells the service manager, as often as it wants, that the supervisor answers; and nothing when it does not.

@@ -1,4 +1,4 @@
-//! Words to the service manager that started this process (sd_notify(3)): systemd, or whoever speaks as it does.
+//! Words to the service manager that started this process (`sd_notify(3)`): systemd, or whoever speaks as it does.
 //!
 //! Knows the socket and the variables that name it. Nobody hears a word that is sent to no service manager, so nothing
 //! here fails.

@@ -47,7 +47,7 @@ pub fn install(fleet: &Fleet, arguments: &InstallService) -> Result<ExitCode, Fa
     };
     for path in [&plan.file, &service.program, &service.environment_file] {
         if path.to_string_lossy().contains(char::is_control) {
-            let what = format!("{path:?}: a unit cannot speak of a path with control characters");
+            let what = format!("{}: a unit cannot speak of a path with control characters", path.display());
             return Err(Failure::usage(what, "rename it"));
         }
     }

@@ -56,9 +56,9 @@ fn attach(fleet: &Fleet, names: &[String], waiting: Waiting) -> Result<ExitCode,
         let stops_all = is_started || role != Role::Person;
         match (attached.follow(&Followed { plan: &plan, names: &names, wish, stops_all })?, role) {
             (End::Code(code), _) => return Ok(ExitCode::from(code)),
-            (End::Abandoned, Role::Init) => eprintln!("keeper and supervisor were killed; starting them anew"),
+            (End::Abandoned, Role::Init) => eprintln!("keeper and supervisor ended unasked; starting them anew"),
             (End::Abandoned, Role::Person | Role::Service) => {
-                return Err(Failure::failed("keeper and supervisor were killed; servers that run go on without them")
+                return Err(Failure::failed("keeper and supervisor ended unasked; servers that run go on without them")
                     .or_hint("laneway up"));
             }
         }

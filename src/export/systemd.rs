@@ -68,8 +68,10 @@ pub fn unit(plan: &Plan, service: &Service) -> String {
     let file = plan.file.display().to_string();
     let mut text = format!("{MARKER}{file}\n");
     let mut section = |name: &str, lines: &[(&str, String)]| {
-        let lines: String = lines.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
-        let _ = write!(text, "\n[{name}]\n{lines}");
+        let _ = writeln!(text, "\n[{name}]");
+        for (key, value) in lines {
+            let _ = writeln!(text, "{key}={value}");
+        }
     };
     let (order, user, target) = match &service.manager {
         Manager::System { run_as } => (order(), vec![("User", run_as.clone())], "multi-user.target"),

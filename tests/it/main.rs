@@ -21,5 +21,8 @@ mod lifecycle;
 mod logs;
 mod mishaps;
 mod obstacles;
+mod pid_one;
+mod service;
 mod stop;
+mod terminal;
 mod words;
