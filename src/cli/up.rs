@@ -58,8 +58,10 @@ fn attach(fleet: &Fleet, names: &[String], waiting: Waiting) -> Result<ExitCode,
             (End::Code(code), _) => return Ok(ExitCode::from(code)),
             (End::Abandoned, Role::Init) => eprintln!("keeper and supervisor ended unasked; starting them anew"),
             (End::Abandoned, Role::Person | Role::Service) => {
-                return Err(Failure::failed("keeper and supervisor ended unasked; servers that run go on without them")
-                    .or_hint("laneway up"));
+                return Err(Failure::failed(
+                    "keeper and supervisor ended unasked; servers that run go on without them",
+                )
+                .or_hint("laneway up"));
             }
         }
     }

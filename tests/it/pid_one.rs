@@ -69,11 +69,9 @@ fn strangers_are_reaped() {
     let gate = gate.display().to_string();
     inside(&fleet, &up, &format!("for i in $(seq 30); do (read line <{gate} &) >/dev/null 2>&1; done"));
     assert!(wait_until(PATIENCE, || children(first(&up)).len() == 31), "{:?}", children(first(&up)));
-    // Opened for both, it never blocks; its end is the end of all who wait.
-    drop(fs::File::options().read(true).write(true).open(&gate).unwrap());
-    let open = || fs::File::options().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&gate).map(drop);
     let is_over = || {
-        let _ = open();
+        // Its end is the end of all who have opened it; who comes later waits for the next.
+        let _ = fs::File::options().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&gate);
         children(first(&up)) == own
     };
     assert!(wait_until(PATIENCE, is_over), "{:?}", children(first(&up)));
