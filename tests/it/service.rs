@@ -314,7 +314,7 @@ fn folders_and_values_with_signs_of_systemd_arrive_as_they_are() {
 
 #[test]
 fn the_units_are_what_systemd_accepts() {
-    let mut fleet = two();
+    let mut fleet = Fleet::new("a: {port: $0}\nb: {port: $1, depends_on: [a]}\nc: {port: $2}");
     let folder = fleet.folder().join(HOSTILE);
     fs::create_dir(&folder).unwrap();
     fs::copy(fleet.file(), folder.join("instances.yaml")).unwrap();
@@ -330,7 +330,7 @@ fn the_units_are_what_systemd_accepts() {
             "Delegate=yes\n",
             "OOMPolicy=continue\n",
             "WatchdogSec=",
-            // Twice a grace of half a second, twice the clearing, and the end of laneway.
+            // Two in a row: a grace of half a second and the clearing of each, and the end of laneway.
             "TimeoutStopSec=22s\n",
         ]);
         let is_of_machine = kind == "--system";
@@ -395,7 +395,8 @@ fn a_service_manager_hears_how_the_fleet_is() {
     }
     // A supervisor that hangs earns no word.
     signal(supervisor, Signal::SIGSTOP);
-    socket.set_read_timeout(Some(Duration::from_millis(600))).unwrap();
+    // Longer than a question to it takes to fail.
+    socket.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
     let mut bytes = [0; 4096];
     let silent = wait_until(PATIENCE, || socket.recv(&mut bytes).is_err());
     assert!(silent, "the watchdog is fed by the client alone");
