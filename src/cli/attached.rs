@@ -5,7 +5,7 @@
 //! know, if one waits. `up` calls it, and knows how a fleet is started.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -80,8 +80,9 @@ enum News {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Contact {
     Held,
+    /// None yet, or not yet the next.
     Lost,
-    /// And it has been said.
+    /// The same, for so long that it has been said.
     Missed,
 }
 
@@ -128,7 +129,7 @@ impl Attached {
             notifier: Notifier::of_this_process(),
             sender,
             news,
-            contact: Contact::Held,
+            contact: Contact::Lost,
             supervisor: None,
             instances: BTreeMap::new(),
             end: None,
@@ -164,7 +165,7 @@ impl Attached {
                 Some(News::Changed(Change::Instance(instance))) => self.show(*instance, followed.names),
                 Some(News::Lost) => self.contact = Contact::Lost,
                 Some(News::Answered(answer)) => {
-                    if self.end.is_none() && is_answer(*answer, followed, &mut logs)? {
+                    if self.end.is_none() && was_answered(*answer, followed, &mut logs)? {
                         self.ready(followed, &client, &mut logs);
                     }
                 }
@@ -191,12 +192,11 @@ impl Attached {
 
     /// The next news; `None` when the fleet has been without a supervisor for too long.
     fn next(&self) -> Option<News> {
-        let news = match self.contact {
-            Contact::Lost => self.news.recv_timeout(PATIENCE),
-            Contact::Held | Contact::Missed => self.news.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        // It cannot be disconnected: a sender is kept here.
-        news.ok()
+        match self.contact {
+            Contact::Lost => self.news.recv_timeout(PATIENCE).ok(),
+            // Never fails: a sender is kept here.
+            Contact::Held | Contact::Missed => self.news.recv().ok(),
+        }
     }
 
     /// Follows one supervisor after the other, as long as the fleet's lock is held.
@@ -298,10 +298,16 @@ impl Attached {
         // Its own thread, so that the next signal is heard.
         let (client, home, sender) = (client.clone(), home.clone(), self.sender.clone());
         std::thread::spawn(move || {
-            let result = match bring_down(&client, now) {
-                // Somebody else brought it down before.
-                Err(_) if !home.is_locked() => Ok(DONE),
-                result => result,
+            let mut patience = PATIENCE;
+            let result = loop {
+                match bring_down(&client, now) {
+                    // Somebody else brought it down before.
+                    Err(_) if !(home.is_locked() || home.is_abandoned()) => break Ok(DONE),
+                    // That supervisor died over it, or somebody else's `down` is about to end; the next look tells.
+                    Err(_) if !patience.is_zero() => patience = patience.saturating_sub(TRY_AGAIN),
+                    result => break result,
+                }
+                pause_for(TRY_AGAIN);
             };
             let _ = sender.send(News::BroughtDown(result));
         });
@@ -315,7 +321,7 @@ impl Attached {
 }
 
 /// Says how the wish went: the table, then the trouble. Whether there was an answer at all.
-fn is_answer(
+fn was_answered(
     answer: Result<Outcome, ClientError>,
     followed: &Followed<'_>,
     logs: &mut Option<MergedLogs>,

@@ -280,11 +280,11 @@ impl Fleet {
 
     /// Starts `laneway` on a terminal of its own, as its controlling one.
     pub fn spawn_on_terminal(&self, arguments: &[&str]) -> Attached {
-        self.spawn_command_on_terminal(self.command(arguments))
+        Self::spawn_command_on_terminal(self.command(arguments))
     }
 
     /// Starts a prepared command on a terminal of its own, as its controlling one.
-    pub fn spawn_command_on_terminal(&self, mut command: Command) -> Attached {
+    pub fn spawn_command_on_terminal(mut command: Command) -> Attached {
         // Closed on exec, unlike what openpty gives: another test's processes would keep the terminal open.
         let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
         grantpt(&master).unwrap();

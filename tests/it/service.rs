@@ -159,7 +159,7 @@ fn two() -> Fleet {
 #[test]
 fn a_service_lives_through_the_deaths_of_its_main_process() {
     let mut fleet = two();
-    let Some(manager) = Manager::start(&mut fleet) else { return };
+    let Some(_manager) = Manager::start(&mut fleet) else { return };
     fleet.run(&["install-service", "--user"]).expect(0).says(&["systemctl --user start", "loginctl enable-linger"]);
     assert_eq!(property(&fleet, "UnitFileState"), "enabled");
     systemctl(&fleet, &["start", UNIT]).expect(0);
@@ -194,13 +194,12 @@ fn a_service_lives_through_the_deaths_of_its_main_process() {
     systemctl(&fleet, &["stop", UNIT]).expect(0);
     assert_eq!(property(&fleet, "Result"), "success");
     assert_eq!(fleet.processes(), []);
-    drop(manager);
 }
 
 #[test]
 fn a_service_whose_keeper_and_supervisor_died_comes_back_and_a_down_is_a_down() {
     let mut fleet = two();
-    let Some(manager) = Manager::start(&mut fleet) else { return };
+    let Some(_manager) = Manager::start(&mut fleet) else { return };
     fleet.run(&["install-service", "--user", "--now"]).expect(0);
     let (supervisor, keeper) = fleet.pair();
     signal(keeper, Signal::SIGSTOP);
@@ -219,7 +218,6 @@ fn a_service_whose_keeper_and_supervisor_died_comes_back_and_a_down_is_a_down() 
     signal(main_pid(&fleet), Signal::SIGTERM);
     wait_for_property(&fleet, "ActiveState", |state| state == "inactive");
     assert_eq!(fleet.processes(), []);
-    drop(manager);
 }
 
 #[test]
@@ -239,7 +237,6 @@ fn a_supervisor_that_hangs_is_noticed_by_the_watchdog() {
     assert!(is_alive(server));
     signal(supervisor, Signal::SIGCONT);
     wait_for_property(&fleet, "ActiveState", |state| state == "active");
-    drop(manager);
 }
 
 #[test]

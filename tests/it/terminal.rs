@@ -25,7 +25,7 @@ fn ctrl_z_stops_the_client_and_nobody_else() {
     let script = format!("{laneway} up; echo \"client: $?\"; read line; fg; echo \"end: $?\"");
     let mut shell = Command::new("bash");
     shell.args(["--norc", "-m", "-c", &script]);
-    let shell = fleet.spawn_command_on_terminal(fleet.clean(shell));
+    let shell = Fleet::spawn_command_on_terminal(fleet.clean(shell));
     shell.wait_for("Ctrl-C stops all");
     let pids = [fleet.pid("a"), fleet.pid("b")];
     shell.type_in(b"\x1a");
@@ -66,7 +66,7 @@ fn a_terminal_closed_over_a_shell_ends_no_server() {
     let fleet = fleet();
     let mut shell = Command::new("bash");
     shell.args(["--norc", "-m", "-c", concat!(env!("CARGO_BIN_EXE_laneway"), " up; exit $?")]);
-    let mut shell = fleet.spawn_command_on_terminal(fleet.clean(shell));
+    let mut shell = Fleet::spawn_command_on_terminal(fleet.clean(shell));
     shell.wait_for("Ctrl-C stops all");
     let pids = [fleet.pid("a"), fleet.pid("b")];
     shell.close_terminal();
@@ -168,6 +168,18 @@ fn a_fleet_that_lost_both_is_not_called_down() {
     assert!(is_alive(pid));
     fleet.up();
     fleet.run(&["down"]).expect(0);
+}
+
+#[test]
+fn a_supervisor_that_dies_over_the_down_is_followed_by_one_that_finishes_it() {
+    let fleet = Fleet::new("a: {port: $0, stop_grace_period: 2s, environment: {PUPPET: ignore-term}}");
+    let up = fleet.spawn(&["up"]);
+    up.wait_for("Ctrl-C stops all");
+    up.signal(Signal::SIGTERM);
+    fleet.wait_for_phase("a", "stopping");
+    signal(fleet.pair().0, Signal::SIGKILL);
+    up.wait().expect(0);
+    assert_eq!(fleet.processes(), []);
 }
 
 #[test]
