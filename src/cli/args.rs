@@ -79,10 +79,18 @@ pub enum Verb {
     Check(Check),
     /// The small process; started by `up`
     #[command(hide = true)]
-    Keeper,
+    Keeper {
+        /// Descriptor of the table that was left to it.
+        #[arg(default_value_t = -1, allow_negative_numbers = true)]
+        table: i32,
+    },
     /// The supervisor; started by the keeper
     #[command(hide = true)]
-    Supervisor,
+    Supervisor {
+        /// Descriptor of the table that was left to it.
+        #[arg(default_value_t = -1, allow_negative_numbers = true)]
+        table: i32,
+    },
     /// A preset, or a word that is none.
     #[command(external_subcommand)]
     Other(Vec<String>),

@@ -36,11 +36,11 @@ pub fn run() -> ExitCode {
         }
     };
     match arguments.verb {
-        Verb::Keeper | Verb::Supervisor if !keeper::is_started_by_laneway() => {
+        Verb::Keeper { table } | Verb::Supervisor { table } if !keeper::table::is_there(table) => {
             Failure::usage("this one is not started by hand", "laneway up starts it").report()
         }
-        Verb::Keeper => code(keeper::run()),
-        Verb::Supervisor => code(daemon::run_supervisor()),
+        Verb::Keeper { table } => code(keeper::run(table)),
+        Verb::Supervisor { table } => code(daemon::run_supervisor(table)),
         _ => dispatch(arguments).unwrap_or_else(Failure::report),
     }
 }
@@ -66,7 +66,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Config(arguments) => settings::config(&fleet, &arguments),
         Verb::Check(arguments) => settings::check(&fleet, &arguments),
         Verb::Other(words) => other(&place, &values, &words),
-        Verb::Keeper | Verb::Supervisor => Ok(ExitCode::from(report::USAGE)),
+        Verb::Keeper { .. } | Verb::Supervisor { .. } => Ok(ExitCode::from(report::USAGE)),
     }
 }
 

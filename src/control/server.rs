@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -22,7 +22,7 @@ use tokio_stream::{Stream, StreamExt, once};
 use tracing::warn;
 
 use super::protocol::{DownRequest, Problem, StartRequest, StopRequest, WaitFor};
-use crate::machine::{Request, Wait};
+use crate::machine::{Request, RequestId, Wait};
 use crate::model::InstanceId;
 use crate::plan::{self, Plan};
 use crate::runtime::handle::{Gone, Handle};
@@ -164,16 +164,17 @@ fn single(plan: &Plan, name: String) -> Result<InstanceId, plan::Unknown> {
     }
 }
 
-async fn start(State(doors): State<Doors>, body: Body) -> Result<Response, Refusal> {
-    begin(doors, body, |who, wait| Request::Start { who, wait }).await
+async fn start(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+    begin(doors, &headers, body, |who, wait| Request::Start { who, wait }).await
 }
 
-async fn restart(State(doors): State<Doors>, body: Body) -> Result<Response, Refusal> {
-    begin(doors, body, |who, wait| Request::Restart { who, wait }).await
+async fn restart(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+    begin(doors, &headers, body, |who, wait| Request::Restart { who, wait }).await
 }
 
 async fn begin(
     doors: Doors,
+    headers: &HeaderMap,
     body: Body,
     request: impl FnOnce(Vec<InstanceId>, Wait) -> Request,
 ) -> Result<Response, Refusal> {
@@ -186,18 +187,23 @@ async fn begin(
         WaitFor::Started => Wait::Started,
         WaitFor::Healthy => Wait::Healthy { timeout: timeout.unwrap_or(DEFAULT_WAIT) },
     };
-    Ok(Json(doors.handle.request(request(who, wait)).await?).into_response())
+    Ok(Json(doors.handle.request(named(headers), request(who, wait)).await?).into_response())
 }
 
-async fn stop(State(doors): State<Doors>, body: Body) -> Result<Response, Refusal> {
+/// `Idempotency-Key`: asked again under the same number, it is the same wish and has its effect once.
+fn named(headers: &HeaderMap) -> Option<RequestId> {
+    headers.get("idempotency-key")?.to_str().ok()?.parse().ok().map(RequestId)
+}
+
+async fn stop(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let asked: StopRequest = read(body)?;
     let who = plan::select(&doors.plan, &asked.instances)?;
-    Ok(Json(doors.handle.request(Request::Stop { who }).await?).into_response())
+    Ok(Json(doors.handle.request(named(&headers), Request::Stop { who }).await?).into_response())
 }
 
-async fn down(State(doors): State<Doors>, body: Body) -> Result<Response, Refusal> {
+async fn down(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let asked: DownRequest = read(body)?;
-    Ok(Json(doors.handle.request(Request::Down { now: asked.now }).await?).into_response())
+    Ok(Json(doors.handle.request(named(&headers), Request::Down { now: asked.now }).await?).into_response())
 }
 
 /// The status first, then every change after it: nothing is missed in between. Who reads too slowly is told so.

@@ -58,7 +58,7 @@ pub fn is_started_by_laneway() -> bool {
 /// Runs as the keeper, with the descriptors above open, until the supervisor has ended as planned.
 /// Returns the exit code.
 #[must_use]
-pub fn run() -> i32 {
+pub fn run(_table: RawFd) -> i32 {
     match Keeper::new() {
         Ok(mut keeper) => keeper.serve(),
         Err(error) => {

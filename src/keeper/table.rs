@@ -69,13 +69,19 @@ impl Table {
         self.file.as_raw_fd()
     }
 
-    /// Lets everything in it through the next exec of this process: to be called in the child, or before an exec in
-    /// place. Only system calls.
+    /// The descriptors in it, for `let_through`.
+    #[must_use]
+    pub fn passed(&self) -> Vec<RawFd> {
+        self.passed.clone()
+    }
+
+    /// Lets these through the next exec of this process: to be called in the child, or before an exec in place. Only
+    /// system calls.
     ///
     /// # Errors
     /// When a descriptor was closed meanwhile.
-    pub fn let_through(&self) -> nix::Result<()> {
-        for number in &self.passed {
+    pub fn let_through(passed: &[RawFd]) -> nix::Result<()> {
+        for number in passed {
             // SAFETY: used for one system call, which fails if nothing is open there.
             fcntl(unsafe { BorrowedFd::borrow_raw(*number) }, FcntlArg::F_SETFD(FdFlag::empty()))?;
         }
