@@ -77,6 +77,15 @@ pub enum Verb {
     Config(Config),
     /// Check the file, and that nothing collides
     Check(Check),
+    /// Change laneway's own binary while everything runs; servers do not notice
+    Upgrade(Upgrade),
+    /// A new binary shows that it understands what runs
+    #[command(hide = true)]
+    Prove {
+        /// Descriptor of the table that was left to it.
+        #[arg(default_value_t = -1, allow_negative_numbers = true)]
+        table: i32,
+    },
     /// The small process; started by `up`
     #[command(hide = true)]
     Keeper {
@@ -94,6 +103,13 @@ pub enum Verb {
     /// A preset, or a word that is none.
     #[command(external_subcommand)]
     Other(Vec<String>),
+}
+
+/// `laneway upgrade`.
+#[derive(Debug, Args)]
+pub struct Upgrade {
+    /// The new binary [default: the one that this command runs from]
+    pub binary: Option<PathBuf>,
 }
 
 /// `up`.

@@ -11,6 +11,7 @@ mod report;
 mod secrets;
 mod settings;
 mod up;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -36,10 +37,11 @@ pub fn run() -> ExitCode {
         }
     };
     match arguments.verb {
-        Verb::Keeper { table } | Verb::Supervisor { table } if !keeper::table::is_there(table) => {
+        Verb::Keeper { table } | Verb::Supervisor { table } | Verb::Prove { table } if !keeper::table::is_there(table) => {
             Failure::usage("this one is not started by hand", "laneway up starts it").report()
         }
         Verb::Keeper { table } => code(keeper::run(table)),
+        Verb::Prove { table } => code(daemon::prove(table)),
         Verb::Supervisor { table } => code(daemon::run_supervisor(table)),
         _ => dispatch(arguments).unwrap_or_else(Failure::report),
     }
@@ -66,7 +68,8 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Config(arguments) => settings::config(&fleet, &arguments),
         Verb::Check(arguments) => settings::check(&fleet, &arguments),
         Verb::Other(words) => other(&place, &values, &words),
-        Verb::Keeper { .. } | Verb::Supervisor { .. } => Ok(ExitCode::from(report::USAGE)),
+        Verb::Upgrade(arguments) => upgrade::run(&fleet, &arguments),
+        Verb::Keeper { .. } | Verb::Supervisor { .. } | Verb::Prove { .. } => Ok(ExitCode::from(report::USAGE)),
     }
 }
 

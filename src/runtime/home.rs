@@ -137,6 +137,20 @@ impl Home {
             .open(self.directory.join("records"))
     }
 
+    /// Where a client names the binary that the supervisor shall become.
+    #[must_use]
+    pub fn upgrade(&self) -> PathBuf {
+        self.directory.join("upgrade")
+    }
+
+    /// Names the binary that the supervisor shall become.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn name_upgrade(&self, binary: &Path) -> io::Result<()> {
+        self.replace("upgrade", binary.as_os_str().as_encoded_bytes())
+    }
+
     /// The plan that an earlier supervisor ran, whether or not one runs.
     #[must_use]
     pub fn last_plan(&self) -> Option<Plan> {

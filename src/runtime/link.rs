@@ -211,6 +211,11 @@ impl KeeperLink {
         self.told().estate.get(&what.number())?.try_clone().ok()
     }
 
+    /// Leaves it to nobody any more.
+    pub fn forget(&self, what: Kept) {
+        self.told().estate.remove(&what.number());
+    }
+
     /// The exit of this child of the keeper was taken note of.
     pub fn reap(&self, pid: u32) {
         // Lost with a keeper that dies, whose children are reaped by others.

@@ -19,3 +19,4 @@ pub mod sockets;
 pub mod spawn;
 pub mod succession;
 pub mod tree;
+pub mod upgrade;
