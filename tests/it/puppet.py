@@ -19,6 +19,7 @@ What it does when asked (GET):
     /freeze           stops itself (SIGSTOP)                    /daemon?KIND      leaves a process behind, answers its pid
     /listen?PORT      listens there too                         /access?TEXT      writes TEXT into the access log
     /count            how many lines it was asked to print so far
+    /pid              its pid                               /line             answers each line with its pid, for ever
 
 A daemon is forked twice, in its own session, and minds no SIGTERM. KIND: `plain`, `port` (keeps the listening socket),
 `bare` (another program, with an empty environment).
@@ -145,6 +146,12 @@ def answer(connection, listeners):
             body = WORDS.get("body", "healthy") + "\n"
             if "location" in WORDS:
                 more = "Location: %s\r\n" % WORDS["location"]
+        elif path == "/pid":
+            body = str(os.getpid())
+        elif path == "/line":
+            for _ in connection.makefile("rb"):
+                connection.sendall(b"%d\n" % os.getpid())
+            return
         elif path == "/self":
             body = about_self()
         elif path == "/hang":
