@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::libc::{CLOSE_RANGE_CLOEXEC, O_CLOEXEC, O_DIRECTORY, SYS_close_range, c_uint, syscall};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::libc::{O_CLOEXEC, O_DIRECTORY};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
@@ -112,6 +112,7 @@ pub fn start(home: &Home, lock: OwnedFd, launch: &Launch) -> Result<(), LaunchEr
         (clear_of_others(&theirs)?, READY_FD),
         (clear_of_others(&run_dir)?, RUN_DIR_FD),
     ];
+    close_all_on_exec()?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("laneway").arg("keeper").current_dir("/").env_remove(MARKER).env_remove("LANEWAY_INSTANCE");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -122,9 +123,6 @@ pub fn start(home: &Home, lock: OwnedFd, launch: &Launch) -> Result<(), LaunchEr
             for (descriptor, number) in &passed {
                 std::mem::forget(dup2_raw(descriptor, *number)?);
             }
-            // What the client was started with is not the fleet's to keep: a lock in a script, a pipe that never ends.
-            let others = RUN_DIR_FD.cast_unsigned() + 1;
-            syscall(SYS_close_range, others, c_uint::MAX, CLOSE_RANGE_CLOEXEC);
             Ok(())
         });
     }
@@ -142,6 +140,19 @@ pub fn start(home: &Home, lock: OwnedFd, launch: &Launch) -> Result<(), LaunchEr
 
 /// What a supervisor says when it is.
 pub(super) const READY: &str = "ready\n";
+
+/// What the client was started with is not the fleet's to keep: a lock in a script, a pipe that never ends. (To mark
+/// them all by one `close_range` takes Linux 5.11.)
+fn close_all_on_exec() -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
+        let number: Option<RawFd> = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(number) = number.filter(|number| *number > 2) {
+            // SAFETY: used for one system call, which may fail if it was that of the directory, closed by now.
+            let _ = fcntl(unsafe { BorrowedFd::borrow_raw(number) }, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+        }
+    }
+    Ok(())
+}
 
 /// A duplicate beyond the numbers that will be given out.
 fn clear_of_others(descriptor: impl AsFd) -> io::Result<OwnedFd> {
