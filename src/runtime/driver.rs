@@ -137,13 +137,14 @@ impl Driver {
                 () = heard(&mut term) => self.go_down("SIGTERM"),
                 () = heard(&mut interrupt) => self.go_down("SIGINT"),
                 () = heard(&mut hangup) => Vec::new(),
+                Some(fact) = self.inbox.recv() => self.take_fact(fact),
+                Some(order) = self.orders.recv() => self.take_order(order),
+                () = due => self.step(Event::DeadlinePassed),
+                // Last: orphans that end all the time are not to keep anybody waiting.
                 () = heard(&mut child) => {
                     self.tools.spawner.reap_strangers();
                     Vec::new()
                 }
-                Some(fact) = self.inbox.recv() => self.take_fact(fact),
-                Some(order) = self.orders.recv() => self.take_order(order),
-                () = due => self.step(Event::DeadlinePassed),
             };
             if self.obey(actions) {
                 return Ok(());
