@@ -75,10 +75,10 @@ pub fn all() -> Vec<Process> {
     pids.filter_map(Process::read).collect()
 }
 
-/// The children of this process, zombies too.
+/// The children of a process, zombies too.
 #[must_use]
-pub fn own_children() -> Vec<u32> {
-    let Ok(threads) = fs::read_dir("/proc/self/task") else { return Vec::new() };
+pub fn children_of(pid: u32) -> Vec<u32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let mut children = Vec::new();
     for thread in threads.flatten() {
         if let Ok(list) = fs::read_to_string(thread.path().join("children")) {
@@ -111,6 +111,14 @@ pub fn command_line(pid: u32) -> String {
 #[must_use]
 pub fn was_started_with(pid: u32, is_meant: impl Fn(&[u8]) -> bool) -> bool {
     fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| environ.split(|byte| *byte == 0).any(is_meant))
+}
+
+/// Whether it writes its standard output or error to the pipe `inode`.
+#[must_use]
+pub fn writes_to_pipe(pid: u32, inode: u64) -> bool {
+    let pipe = format!("pipe:[{inode}]");
+    let is_it = |number| fs::read_link(format!("/proc/{pid}/fd/{number}")).is_ok_and(|to| to.as_os_str() == &*pipe);
+    is_it(1) || is_it(2)
 }
 
 /// The descriptor under which a process holds the socket `inode`.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 use tokio::sync::oneshot;
 
 use super::birth::{Program, give_birth};
@@ -104,7 +104,7 @@ impl Spawner {
     /// Reaps children that are no run's first process: orphans of servers, which come to us as subreaper.
     pub fn reap_strangers(&self) {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        for pid in processes::own_children() {
+        for pid in processes::children_of(std::process::id()) {
             if !known.contains(&pid) {
                 let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap_or(0));
                 let _ = nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG));
@@ -116,7 +116,7 @@ impl Spawner {
     #[must_use]
     pub fn strangers(&self) -> Vec<u32> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        processes::own_children().into_iter().filter(|pid| !known.contains(pid)).collect()
+        processes::children_of(std::process::id()).into_iter().filter(|pid| !known.contains(pid)).collect()
     }
 
     /// A run's first process was reaped; its number may come again as anything.
@@ -134,6 +134,7 @@ fn make(
 ) -> io::Result<Tree> {
     let cgroup = cgroups.and_then(|cgroups| cgroups.make(&job.label).ok());
     let marker = format!("{fleet}:{}", job.label);
+    let pipe = fstat(&job.output)?.st_ino;
     let mut environment: Vec<_> = job.environment.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     environment.push((MARKER.into(), marker.clone().into()));
     let program = Program {
@@ -150,7 +151,7 @@ fn make(
     match give_birth(&program, known) {
         Ok(newborn) => {
             let cgroup = cgroup.filter(|cgroup| newborn.is_in_cgroup || dismiss(cgroup));
-            Ok(Tree::new(newborn, marker, cgroup))
+            Ok(Tree::new(newborn, marker, cgroup, pipe))
         }
         Err(error) => {
             cgroup.as_ref().map(dismiss);
