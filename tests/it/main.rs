@@ -22,5 +22,4 @@ mod lifecycle;
 mod logs;
 mod mishaps;
 mod obstacles;
-mod stop;
 mod words;

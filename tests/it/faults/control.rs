@@ -52,7 +52,10 @@ impl Control {
         let asker = std::thread::spawn(move || {
             let mut tally = Tally::default();
             let mut rest = BEAT;
-            while ended.recv_timeout(rest) == Err(RecvTimeoutError::Timeout) {
+            // Once more when it is over: some faults are quicker than a beat.
+            let mut goes_on = true;
+            while goes_on {
+                goes_on = ended.recv_timeout(rest) == Err(RecvTimeoutError::Timeout);
                 let (took, ()) = timed(|| {
                     tally.take("a new connection", pid, || get(port, "/pid").map(|(_, pid)| pid));
                     tally.take("the long connection", pid, || line.ask());
@@ -70,7 +73,6 @@ impl Control {
         let _ = self.end.send(());
         let tally = self.asker.take().unwrap().join().unwrap();
         assert!(tally.failures.is_empty(), "the control instance missed an answer: {tally:#?}");
-        assert!(tally.requests >= 2, "the fault was over before the control instance was asked once");
         assert_eq!(birth(self.pid), Some(self.birth), "the control instance is another process");
         eprintln!("control: {} requests, 0 failures, slowest {:?}", tally.requests, tally.slowest);
         tally
