@@ -182,13 +182,14 @@ impl Driver {
                 () = heard(&mut term) => self.go_down("SIGTERM"),
                 () = heard(&mut interrupt) => self.go_down("SIGINT"),
                 () = heard(&mut hangup) => Vec::new(),
+                Some(fact) = self.inbox.recv() => self.take_fact(fact),
+                Some(order) = self.orders.recv() => self.take_order(order),
+                () = due => self.step(Event::DeadlinePassed),
+                // Last: orphans that end all the time are not to keep anybody waiting.
                 () = heard(&mut child) => {
                     self.tools.spawner.reap_strangers();
                     Vec::new()
                 }
-                Some(fact) = self.inbox.recv() => self.take_fact(fact),
-                Some(order) = self.orders.recv() => self.take_order(order),
-                () = due => self.step(Event::DeadlinePassed),
             };
             if self.obey(actions) {
                 return Ok(());
@@ -442,7 +443,7 @@ impl Driver {
     fn recall(&mut self, run: Run, since: Mono) -> Vec<Action> {
         if let Some(pid) = self.records.born(run) {
             let label = label(self.fleet.plan(), run);
-            let Some(tree) = self.tools.spawner.adopt_newborn(&label, pid) else {
+            let Some(tree) = self.tools.spawner.adopt_newborn(&label, pid, self.tools.keeper.output_of(run).unwrap_or(0)) else {
                 // It lived and is gone, and so is whoever could say how.
                 let mut actions = self.step(Event::Spawned { run, pid });
                 actions.extend(self.step(Event::Exited { run, exit: Exit::Unknown }));

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,8 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
-use nix::libc::{CLOSE_RANGE_CLOEXEC, SYS_close_range, c_uint, syscall};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, setsockopt, socketpair, sockopt,
@@ -402,6 +401,7 @@ impl News {
 /// # Errors
 /// The system's.
 pub fn start_keeper(table: &Table) -> io::Result<u32> {
+    close_all_on_exec()?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("laneway").arg("keeper").arg(table.number().to_string()).current_dir("/");
     command.env_remove(MARKER).env_remove("LANEWAY_INSTANCE");
@@ -411,11 +411,22 @@ pub fn start_keeper(table: &Table) -> io::Result<u32> {
     unsafe {
         command.pre_exec(move || {
             setsid()?;
-            syscall(SYS_close_range, 3, c_uint::MAX, CLOSE_RANGE_CLOEXEC);
             Ok(Table::let_through(&passed)?)
         });
     }
     Ok(command.spawn()?.id())
+}
+
+/// (To mark them all by one `close_range` takes Linux 5.11.)
+fn close_all_on_exec() -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
+        let number: Option<RawFd> = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(number) = number.filter(|number| *number > 2) {
+            // SAFETY: used for one system call, which may fail if it was that of the directory, closed by now.
+            let _ = fcntl(unsafe { BorrowedFd::borrow_raw(number) }, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+        }
+    }
+    Ok(())
 }
 
 /// A handle to a process that goes on meaning it.

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod driver;
 pub mod handle;
 pub mod home;
+pub mod kernel;
 pub mod lane;
 pub mod link;
 pub mod logs;

@@ -187,7 +187,7 @@ async fn run(
     fcntl(&read_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|error| broken(error.into()))?;
     let printed = tokio::spawn(last_line(Receiver::from_owned_fd(read_end).map_err(broken)?));
     let tree = match spawner.spawn(move || command(write_end)).await {
-        Ok(tree) => tree,
+        Ok(tree) => Arc::new(tree),
         Err(obstacle) => return Err(Fault::Broken { error: in_words(&obstacle) }),
     };
     let exit = tokio::select! {
