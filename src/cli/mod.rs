@@ -1,15 +1,19 @@
 //! The command line: one command at a time, a client like any other. Argument parsing lives here only.
 
 mod args;
+mod attached;
 mod ctl;
 mod lane;
 mod logs;
+mod notify;
 mod out;
 mod paint;
 mod place;
 mod report;
 mod secrets;
+mod service;
 mod settings;
+mod signals;
 mod up;
 mod upgrade;
 
@@ -37,7 +41,9 @@ pub fn run() -> ExitCode {
         }
     };
     match arguments.verb {
-        Verb::Keeper { table } | Verb::Supervisor { table } | Verb::Prove { table } if !keeper::table::is_there(table) => {
+        Verb::Keeper { table } | Verb::Supervisor { table } | Verb::Prove { table }
+            if !keeper::table::is_there(table) =>
+        {
             Failure::usage("this one is not started by hand", "laneway up starts it").report()
         }
         Verb::Keeper { table } => code(keeper::run(table)),
@@ -67,6 +73,8 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Exec(arguments) => lane::exec(&fleet, &arguments),
         Verb::Config(arguments) => settings::config(&fleet, &arguments),
         Verb::Check(arguments) => settings::check(&fleet, &arguments),
+        Verb::InstallService(arguments) => service::install(&fleet, &arguments),
+        Verb::UninstallService(arguments) => service::uninstall(&fleet, &arguments),
         Verb::Other(words) => other(&place, &values, &words),
         Verb::Upgrade(arguments) => upgrade::run(&fleet, &arguments),
         Verb::Keeper { .. } | Verb::Supervisor { .. } | Verb::Prove { .. } => Ok(ExitCode::from(report::USAGE)),

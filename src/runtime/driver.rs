@@ -249,8 +249,7 @@ impl Driver {
         tokio::task::spawn_blocking(move || {
             let (Some(launch), Some(records)) = (launch, records) else { return };
             let binary = upgrade::open_binary(&path);
-            let proof =
-                binary.and_then(|file| Ok((upgrade::prove(&file, &launch, &records, instances)?, file)));
+            let proof = binary.and_then(|file| Ok((upgrade::prove(&file, &launch, &records, instances)?, file)));
             let binary = match proof {
                 Ok((version, binary)) => {
                     info!("becoming laneway {version}");
@@ -443,7 +442,9 @@ impl Driver {
     fn recall(&mut self, run: Run, since: Mono) -> Vec<Action> {
         if let Some(pid) = self.records.born(run) {
             let label = label(self.fleet.plan(), run);
-            let Some(tree) = self.tools.spawner.adopt_newborn(&label, pid, self.tools.keeper.output_of(run).unwrap_or(0)) else {
+            let Some(tree) =
+                self.tools.spawner.adopt_newborn(&label, pid, self.tools.keeper.output_of(run).unwrap_or(0))
+            else {
                 // It lived and is gone, and so is whoever could say how.
                 let mut actions = self.step(Event::Spawned { run, pid });
                 actions.extend(self.step(Event::Exited { run, exit: Exit::Unknown }));

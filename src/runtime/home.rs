@@ -87,6 +87,12 @@ impl Home {
         self.directory.join("lock").exists() && matches!(self.lock(), Ok(None))
     }
 
+    /// Whether a supervisor left without clearing up: it was killed, its keeper too if nobody holds the lock.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.directory.join("plan.json").exists()
+    }
+
     /// Names this fleet on this machine, in the markers of its processes; made once. Half of it says which directory it
     /// was made for: a copied checkout is another fleet, and must not take the original's processes for its own.
     ///

@@ -22,4 +22,7 @@ mod lifecycle;
 mod logs;
 mod mishaps;
 mod obstacles;
+mod pid_one;
+mod service;
+mod terminal;
 mod words;
