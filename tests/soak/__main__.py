@@ -3,7 +3,6 @@ was lost. See `scripts/soak --help`."""
 
 import argparse
 import contextlib
-import faulthandler
 import random
 import re
 import shutil
@@ -24,6 +23,7 @@ UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 AUDIT_EVERY = 1.0  # seconds
 LAST_LINES = 10.0  # seconds in which what was printed must be in the logs
 TOO_LONG = 300  # seconds over the duration after which the soak gives itself up
+SHOWN = 10  # problems that are printed
 
 
 def seconds(text: str) -> int:
@@ -78,17 +78,10 @@ class Soak:
         if said.code != 0:
             raise SystemExit(f"soak: `laneway up` failed with {said.code}:\n{said.out}{said.err}")
         start = time.monotonic()
-        with self._load():
-            over = threading.Event()
-            threads = [threading.Thread(target=each.run, args=(over,), daemon=True) for each in (self.killer, self.bidder)]
-            for thread in threads:
-                thread.start()
-            while threads[0].is_alive() and time.monotonic() - start < self.given.duration:
+        with self._load(), self._faults() as killing:
+            while killing.is_alive() and time.monotonic() - start < self.given.duration:
                 self.audit.read()
                 time.sleep(AUDIT_EVERY)
-            over.set()
-            for thread in threads:
-                thread.join()
         self.took = time.monotonic() - start
         self.killer.look()
         said = self.fleet.run("start", "--wait", *SERVERS, *COUNTERS)
@@ -110,6 +103,19 @@ class Soak:
             for client in self.clients:
                 client.stop()
 
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[threading.Thread]:
+        over = threading.Event()
+        threads = [threading.Thread(target=each.run, args=(over,), daemon=True) for each in (self.killer, self.bidder)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield threads[0]
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+
     def _read_to_the_end(self) -> None:
         end = time.monotonic() + LAST_LINES
         self.audit.read()
@@ -129,7 +135,7 @@ class Soak:
 
     def table(self) -> str:
         """What is printed in the end. What must be 0 and is not fails the soak."""
-        back = sorted(self.killer.back) or [0.0]
+        back = self.killer.back
         kills = ", ".join(f"{count} {kind}" for kind, count in self.killer.kills.items()) or "none"
         asked = ", ".join(f"{count} {verb}" for verb, count in self.bidder.asked.items()) or "none"
         figures: list[tuple[str, object]] = [
@@ -138,7 +144,7 @@ class Soak:
             ("requests", sum(client.number for client in self.clients)),
             ("slowest answer, ms", f"{max((client.slowest for client in self.clients), default=0) * 1000:.0f}"),
             ("kills", kills),
-            ("control back, ms", f"median {statistics.median(back):.0f}, max {back[-1]:.0f}"),
+            ("control back, ms", f"median {statistics.median(back):.0f}, max {max(back):.0f}" if back else "-"),
             ("wishes for restless", f"{asked}; {self.bidder.broken_off} broken off"),
             ("log lines", self.audit.lines),
         ]
@@ -159,28 +165,37 @@ class Soak:
             "second copies": self.audit.twice,
             "restarts counted": self.killer.restarts.total(),
             "pids changed unasked": self.changed_pids(),
-            "problems": len(self.problems),
         }
+
+
+def give_up(*_: object) -> None:
+    raise TimeoutError("the soak did not come to its end")
 
 
 def main() -> int:
     given = arguments()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-    faulthandler.dump_traceback_later(given.duration + TOO_LONG, exit=True)
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(given.duration + TOO_LONG)
     soak = Soak(given)
     print(f"soak: {given.duration} s, kills: {given.kills}, seed {given.seed}, in {soak.fleet.directory}", flush=True)
     failed = True
     try:
         soak.run()
-        failed = any(soak.faults().values())
+        failed = bool(soak.problems) or any(soak.faults().values())
         print(soak.table())
-        for problem in soak.problems[:20]:
+        for problem in soak.problems[:SHOWN]:
             print(f"soak: {problem}")
+        if len(soak.problems) > SHOWN:
+            print(f"soak: ... and {len(soak.problems) - SHOWN} more, see soak.log")
     except KeyboardInterrupt:
         print("soak: interrupted; cleaning up", file=sys.stderr)
+        failed = bool(soak.problems)
         return 130
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         soak.fleet.destroy()
         if failed or given.keep:
             print(f"soak: the evidence is in {soak.fleet.directory}: soak.log, var/*/log, var/.run/laneway.log")

@@ -2,6 +2,7 @@
 directory and with a registry of its own. Knows the `laneway` command and nothing of what is inside of it."""
 
 import contextlib
+import fcntl
 import json
 import os
 import random
@@ -74,6 +75,7 @@ class Fleet:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # a Ctrl-C is for the soak, which then cleans up
         )
         try:
             out, err = process.communicate(timeout=timeout)
@@ -89,6 +91,15 @@ class Fleet:
             return said, json.loads(said.out)
         except ValueError:
             return said, None
+
+    def is_unlocked(self) -> bool:
+        """Whether neither keeper nor supervisor lives: the lock is free only then."""
+        with (self.state / ".run" / "lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
 
     def processes(self) -> dict[int, str]:
         """Everything that runs in the fleet's directory or was started from it: pid and command."""

@@ -6,6 +6,7 @@ status, so that no stranger is killed, and one that died by itself is noticed.
 
 import os
 import random
+import select
 import signal
 import threading
 import time
@@ -13,11 +14,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fleet import Fleet
+from fleet import SERVERS, Fleet
 
 KINDS = ["supervisor", "keeper", "survivor", "both"]
 PAUSE = (0.2, 3.0)  # seconds between control back and the next kill
 SURVIVES = 0.03  # seconds: the most that a survivor lives longer
+BETWEEN_LOOKS = 0.005  # seconds
 PATIENCE = 20.0  # seconds until control counts as lost
 EVERY_TENTH = 10
 
@@ -59,21 +61,22 @@ class Killer:
     def _kill_and_wait(self, kind: str) -> bool:
         victims = self._victims(kind)
         self.say(f"kill {kind}: " + ", ".join(f"{name} {self._pids[name]}" for name in victims))
-        start = time.monotonic()
         for number, name in enumerate(victims):
             if number and kind == "survivor":
                 time.sleep(self._random.uniform(0, SURVIVES))
             self._kill(name)
         self.kills[kind] += 1
+        start = time.monotonic()
         killed = {self._pids[name] for name in victims}
         while time.monotonic() - start < PATIENCE:
-            # One that died with the other, before anybody took over, does not come back by itself.
-            if len(victims) == len(self._pids) and not self._bring_up():
+            # Only where nobody was left to take over, control may need a person.
+            if len(victims) > 1 and self.fleet.is_unlocked() and not self._bring_up():
                 return False
             if self.look(killed):
                 self.back.append((time.monotonic() - start) * 1000)
                 self.say(f"control is back after {self.back[-1]:.0f} ms")
                 return True
+            time.sleep(BETWEEN_LOOKS)
         self.complain(f"control did not come back in {PATIENCE:.0f} s after a kill: {kind}")
         return False
 
@@ -92,9 +95,13 @@ class Killer:
         except ProcessLookupError:
             # The other's death, a moment ago, is no reason to die.
             self.complain(f"the {name} (pid {self._pids[name]}) had died before it was killed")
+        # Readable once it is dead.
+        select.select([self._pidfds[name]], [], [], PATIENCE)
 
     def _bring_up(self) -> bool:
-        said = self.fleet.run("up", "-d", timeout=PATIENCE)
+        self.say("nobody is left: laneway up -d")
+        # Without the one that others start and stop meanwhile: their wish may be the contrary.
+        said = self.fleet.run("up", "-d", *SERVERS, "steady", timeout=PATIENCE)
         if said.code != 0:
             self.complain(f"`laneway up -d` failed with {said.code}: {said.err.strip()}")
         return said.code == 0
