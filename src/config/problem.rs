@@ -6,6 +6,9 @@ use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
+/// A message is cut after so many characters.
+const LONGEST_MESSAGE: usize = 1000;
+
 /// A stretch of one source. Ordered as it is read: by file, line, column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
@@ -195,6 +198,24 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// What messages quote from a file must not steer the terminal that shows it, and must have an end.
+fn legible(text: &str) -> String {
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut legible = String::with_capacity(text.len());
+    for (count, c) in text.chars().enumerate() {
+        if count == LONGEST_MESSAGE {
+            legible.push_str("...");
+            break;
+        }
+        if (c.is_control() && c != '\n') || turns(c) {
+            legible.extend(c.escape_default());
+        } else {
+            legible.push(c);
+        }
+    }
+    legible
+}
+
 /// Where the passes report to.
 #[derive(Debug, Default)]
 pub struct Collector {
@@ -219,9 +240,9 @@ impl Collector {
             file: self.sources.name(place).to_owned(),
             line: place.line,
             column: place.column,
-            path: path.to_owned(),
-            what: fault.what,
-            hint: fault.hint,
+            path: legible(path),
+            what: legible(&fault.what),
+            hint: fault.hint.as_deref().map(legible),
             place: Some(place),
         });
     }
@@ -233,8 +254,8 @@ impl Collector {
             line: 0,
             column: 0,
             path: String::new(),
-            what: fault.what,
-            hint: fault.hint,
+            what: legible(&fault.what),
+            hint: fault.hint.as_deref().map(legible),
             place: None,
         });
     }

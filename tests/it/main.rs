@@ -14,6 +14,7 @@ mod harness;
 mod api;
 mod bad_input;
 mod example;
+mod fuzz_corpus;
 mod health;
 mod isolation;
 mod layers;
