@@ -100,7 +100,8 @@ fn http(keys: &mut Keys<'_>, path: Option<String>, is_asked: bool) -> TestSettin
 fn path(node: &Node) -> Result<String, Fault> {
     let text = value::filled_text(node)?;
     if text.contains("://") {
-        let path = text.split_once("://").and_then(|(_, rest)| rest.find('/').and_then(|slash| rest.get(slash..)));
+        let shown = node.shown();
+        let path = shown.split_once("://").and_then(|(_, rest)| rest.find('/').and_then(|slash| rest.get(slash..)));
         let fault = Fault::new("is a URL; host and port are the instance's own");
         return Err(fault.hint(format!("the path alone: {}", path.unwrap_or("/"))));
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::dotenv::is_variable_name;
 use super::health;
-use super::node::{Entry, Node, Style, Value};
+use super::node::{Entry, Node, Scalar, Style, Value};
 use super::problem::{Fault, Place};
 use super::reader::{Keys, join, printable};
 use super::settings::{
@@ -120,8 +120,10 @@ fn read_command(keys: &mut Keys<'_>, instance: &mut Instance, part: Part) {
 /// A command is a list, so that nobody has to think about a shell's quotes.
 pub fn command(keys: &Keys<'_>, node: &Node, path: &str) -> Option<Vec<String>> {
     let hint = match &node.value {
-        Value::Scalar(scalar) if !scalar.text.contains(['"', '\'', '\\', '|', '&', ';', '$']) => {
-            let words: Vec<String> = scalar.text.split_whitespace().map(|word| format!("\"{word}\"")).collect();
+        Value::Scalar(Scalar { text, style: Style::Plain | Style::Quoted })
+            if !text.contains(['"', '\'', '\\', '|', '&', ';', '$']) =>
+        {
+            let words: Vec<String> = text.split_whitespace().map(|word| format!("\"{word}\"")).collect();
             format!("write [{}]", words.join(", "))
         }
         _ => "write [program, argument, argument]".to_owned(),
