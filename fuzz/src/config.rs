@@ -31,7 +31,7 @@ pub fn check_config(bytes: &[u8]) {
     let mut files = Vec::new();
     for (name, text) in written {
         fs::write(folder.0.join(name), text).unwrap();
-        files.extend(name.ends_with(".yaml").then(|| PathBuf::from(name)));
+        files.extend((*name != ".env").then(|| PathBuf::from(name)));
     }
     let environment = BTreeMap::from([("SECRET".to_owned(), SECRET.to_owned())]);
     let source = Source { files, directory: folder.0.clone(), profile: None, set: set.clone(), environment };

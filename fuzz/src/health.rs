@@ -80,7 +80,7 @@ async fn serve(listener: &TcpListener, manner: u8, answer: &[u8]) {
         }
         let _ = stream.shutdown().await;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Another loopback address each time: the pairs of ports of ended connections stay in use for a minute.

@@ -37,6 +37,7 @@ pub struct Bad {
 }
 
 /// `text` with its variables filled in, and what is wrong with them.
+#[must_use]
 pub fn interpolate(text: &str, variables: &Variables<'_>) -> (String, Vec<Bad>) {
     let mut bad = Vec::new();
     let filled = fill(text, 0, 0, variables, &mut bad);

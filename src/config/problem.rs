@@ -199,21 +199,17 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// What messages quote from a file must not steer the terminal that shows it, and must have an end.
-fn legible(text: &str) -> String {
-    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let mut legible = String::with_capacity(text.len());
-    for (count, c) in text.chars().enumerate() {
-        if count == LONGEST_MESSAGE {
-            legible.push_str("...");
-            break;
-        }
-        if (c.is_control() && c != '\n') || turns(c) {
-            legible.extend(c.escape_default());
-        } else {
-            legible.push(c);
-        }
+fn legible(text: String) -> String {
+    let steers =
+        |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if text.len() <= LONGEST_MESSAGE && !text.contains(steers) {
+        return text;
     }
-    legible
+    let mut legible = String::new();
+    for c in text.chars().take(LONGEST_MESSAGE) {
+        if steers(c) { legible.extend(c.escape_default()) } else { legible.push(c) }
+    }
+    if text.chars().count() > LONGEST_MESSAGE { legible + "..." } else { legible }
 }
 
 /// Where the passes report to.
@@ -240,9 +236,9 @@ impl Collector {
             file: self.sources.name(place).to_owned(),
             line: place.line,
             column: place.column,
-            path: legible(path),
-            what: legible(&fault.what),
-            hint: fault.hint.as_deref().map(legible),
+            path: legible(path.to_owned()),
+            what: legible(fault.what),
+            hint: fault.hint.map(legible),
             place: Some(place),
         });
     }
@@ -254,8 +250,8 @@ impl Collector {
             line: 0,
             column: 0,
             path: String::new(),
-            what: legible(&fault.what),
-            hint: fault.hint.as_deref().map(legible),
+            what: legible(fault.what),
+            hint: fault.hint.map(legible),
             place: None,
         });
     }

@@ -109,6 +109,7 @@ pub fn inherit(number: RawFd, mut take: impl FnMut(Order<'_>, Option<OwnedFd>)) 
 }
 
 /// What stands in the text of a table: numbers of descriptors (-1: none), and encoded orders. `None` if it is no table.
+#[must_use]
 pub fn entries(text: &[u8]) -> Option<impl Iterator<Item = (RawFd, &[u8])>> {
     let mut rest = text.strip_prefix(MAGIC)?;
     Some(std::iter::from_fn(move || {
