@@ -23,7 +23,8 @@ const DEADLINE: Duration = Duration::from_millis(200);
 /// By then a check that minds its deadline is over, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Any answer becomes a verdict in time. The first byte says how it is given: 1 = without end, 2 = then silence, else once.
+/// Any answer becomes a verdict in time. The first byte says how it is given: 1 without end, 2 with silence after it, else
+/// once.
 pub fn check_health(bytes: &[u8]) {
     let Some((manner, answer)) = bytes.split_first() else { return };
     Lab::with(|lab| {

@@ -1,5 +1,5 @@
-//! What must hold for any bytes at all: one function for each target, called by the fuzzer and, over the committed corpus,
-//! by laneway's own tests. A check panics when something does not hold.
+//! What must hold for any bytes at all: one function for each target. The fuzzer calls it, and so do laneway's own tests,
+//! over the committed corpus. It panics when something does not hold.
 
 pub mod config;
 pub mod health;

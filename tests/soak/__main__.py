@@ -42,7 +42,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="keep the directory also when all went well")
     parser.add_argument("--laneway", type=Path, required=True, help="the binary")
     given = parser.parse_args()
-    given.kinds = {"all": KINDS, "none": []}.get(given.kills) or [kind for kind in given.kills.split(",") if kind != "none"]
+    words: dict[str, list[str]] = {"all": KINDS, "none": []}
+    given.kinds = words.get(given.kills, given.kills.split(","))
     if unknown := set(given.kinds) - set(KINDS):
         parser.error(f"--kills: unknown: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
     return given
