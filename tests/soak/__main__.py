@@ -3,6 +3,7 @@ was lost. See `scripts/soak --help`."""
 
 import argparse
 import contextlib
+import os
 import random
 import re
 import shutil
@@ -40,7 +41,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="which kills come when")
     parser.add_argument("--rate", type=float, default=5.0, help="requests per second of each of two clients per server")
     parser.add_argument("--keep", action="store_true", help="keep the directory also when all went well")
-    parser.add_argument("--laneway", type=Path, required=True, help="the binary")
     given = parser.parse_args()
     words: dict[str, list[str]] = {"all": KINDS, "none": []}
     given.kinds = words.get(given.kills, given.kills.split(","))
@@ -55,7 +55,7 @@ class Soak:
     def __init__(self, given: argparse.Namespace) -> None:
         self.given = given
         self.problems: list[str] = []
-        self.fleet = Fleet(given.laneway)
+        self.fleet = Fleet(Path(os.environ["LANEWAY"]))
         self.audit = Audit(self.fleet.state, SERVERS, COUNTERS)
         self.killer = Killer(self.fleet, given.kinds, given.seed, self.say, self.complain)
         self.bidder = Bidder(self.fleet, "restless", given.seed, self.say, self.complain)
