@@ -79,13 +79,21 @@ pub enum Verb {
     Check(Check),
     /// The small process; started by `up`
     #[command(hide = true)]
-    Keeper,
+    Keeper(Started),
     /// The supervisor; started by the keeper
     #[command(hide = true)]
-    Supervisor,
+    Supervisor(Started),
     /// A preset, or a word that is none.
     #[command(external_subcommand)]
     Other(Vec<String>),
+}
+
+/// A process that is started by another one of laneway.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Started {
+    /// The descriptor of the table with everything that it is left
+    #[arg(value_name = "FD")]
+    pub table: Option<i32>,
 }
 
 /// `up`.

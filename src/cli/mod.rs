@@ -16,11 +16,12 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 
-use args::{Arguments, PresetUp, Verb};
+use args::{Arguments, PresetUp, Started, Verb};
 use place::Fleet;
 use report::Failure;
 
 use crate::config::{self, RESERVED_VERBS};
+use crate::keeper::table::is_there;
 use crate::{daemon, keeper};
 
 /// Runs the command that the process was started with.
@@ -36,11 +37,11 @@ pub fn run() -> ExitCode {
         }
     };
     match arguments.verb {
-        Verb::Keeper | Verb::Supervisor if !keeper::is_started_by_laneway() => {
+        Verb::Keeper(Started { table: Some(table) }) if is_there(table) => code(keeper::run(table)),
+        Verb::Supervisor(Started { table: Some(table) }) if is_there(table) => code(daemon::run_supervisor(table)),
+        Verb::Keeper(_) | Verb::Supervisor(_) => {
             Failure::usage("this one is not started by hand", "laneway up starts it").report()
         }
-        Verb::Keeper => code(keeper::run()),
-        Verb::Supervisor => code(daemon::run_supervisor()),
         _ => dispatch(arguments).unwrap_or_else(Failure::report),
     }
 }
@@ -66,7 +67,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Config(arguments) => settings::config(&fleet, &arguments),
         Verb::Check(arguments) => settings::check(&fleet, &arguments),
         Verb::Other(words) => other(&place, &values, &words),
-        Verb::Keeper | Verb::Supervisor => Ok(ExitCode::from(report::USAGE)),
+        Verb::Keeper(_) | Verb::Supervisor(_) => Ok(ExitCode::from(report::USAGE)),
     }
 }
 

@@ -4,22 +4,23 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::OFlag;
 use nix::libc::{CLOSE_RANGE_CLOEXEC, O_CLOEXEC, O_DIRECTORY, SYS_close_range, c_uint, syscall};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{dup2_raw, pipe2, setsid};
+use nix::unistd::{pipe2, setsid};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Source;
-use crate::keeper::{LAUNCH_FD, LOCK_FD, READY_FD, RUN_DIR_FD};
+use crate::keeper::protocol::{Kept, Order};
+use crate::keeper::table::Table;
 use crate::runtime::home::Home;
 use crate::runtime::spawn::MARKER;
 
@@ -106,30 +107,26 @@ pub fn start(home: &Home, lock: OwnedFd, launch: &Launch) -> Result<(), LaunchEr
     let (ready, theirs) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)?;
     let run_dir: OwnedFd =
         File::options().read(true).custom_flags(O_DIRECTORY | O_CLOEXEC).open(home.directory())?.into();
-    let passed = [
-        (clear_of_others(&lock)?, LOCK_FD),
-        (clear_of_others(&text)?, LAUNCH_FD),
-        (clear_of_others(&theirs)?, READY_FD),
-        (clear_of_others(&run_dir)?, RUN_DIR_FD),
-    ];
+    let mut table = Table::new()?;
+    let left = [(Kept::Lock, lock.as_fd()), (Kept::Launch, text.as_fd()), (Kept::RunDir, run_dir.as_fd())];
+    for (what, descriptor) in left.into_iter().chain([(Kept::Ready, theirs.as_fd())]) {
+        table.add(&Order::Keep(what), descriptor)?;
+    }
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("laneway").arg("keeper").current_dir("/").env_remove(MARKER).env_remove("LANEWAY_INSTANCE");
+    command.arg0("laneway").arg("keeper").arg(table.number().to_string());
+    command.current_dir("/").env_remove(MARKER).env_remove("LANEWAY_INSTANCE");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: only async-signal-safe calls; the duplicates are meant to stay open in the new program.
+    // SAFETY: only async-signal-safe calls.
     unsafe {
         command.pre_exec(move || {
             setsid()?;
-            for (descriptor, number) in &passed {
-                std::mem::forget(dup2_raw(descriptor, *number)?);
-            }
             // What the client was started with is not the fleet's to keep: a lock in a script, a pipe that never ends.
-            let others = RUN_DIR_FD.cast_unsigned() + 1;
-            syscall(SYS_close_range, others, c_uint::MAX, CLOSE_RANGE_CLOEXEC);
+            syscall(SYS_close_range, 3, c_uint::MAX, CLOSE_RANGE_CLOEXEC);
+            table.let_through()?;
             Ok(())
         });
     }
     command.spawn()?;
-    // The closure holds duplicates of the lock and of the pipe's end.
     drop((command, lock, theirs));
     let mut said = String::new();
     File::from(ready).read_to_string(&mut said)?;
@@ -142,10 +139,3 @@ pub fn start(home: &Home, lock: OwnedFd, launch: &Launch) -> Result<(), LaunchEr
 
 /// What a supervisor says when it is.
 pub(super) const READY: &str = "ready\n";
-
-/// A duplicate beyond the numbers that will be given out.
-fn clear_of_others(descriptor: impl AsFd) -> io::Result<OwnedFd> {
-    let number: RawFd = fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(16))?;
-    // SAFETY: the kernel has just made it, for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
-}

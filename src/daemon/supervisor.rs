@@ -2,10 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::getppid;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -14,7 +13,8 @@ use tracing::{info, warn};
 
 use super::launch::{Launch, READY};
 use crate::control;
-use crate::keeper::{LAUNCH_FD, LINK_FD, LOCK_FD, READY_FD, RUN_DIR_FD};
+use crate::keeper::protocol::{Kept, Order};
+use crate::keeper::table::inherit;
 use crate::plan::{self, Plan};
 use crate::runtime::cgroup::Cgroups;
 use crate::runtime::clock::{Clock, wall_clock};
@@ -37,17 +37,23 @@ const REFUSED: i32 = 2;
 /// file and index of two logs, a FIFO, a pipe, and a second pipe while one run follows another.
 const DESCRIPTORS: (u64, u64) = (9, 128);
 
-/// Runs as the supervisor, with the descriptors open that the keeper leaves. Returns the exit code.
+/// Runs as the supervisor, with the table that the keeper leaves. Returns the exit code.
 #[must_use]
-pub fn run() -> i32 {
+pub fn run(table: RawFd) -> i32 {
     // Standard error is a pipe to the keeper. When that is dead, a complaint about it would be a panic.
     let log = tracing_subscriber::fmt().with_writer(io::stderr).log_internal_errors(false);
     log.with_ansi(false).with_target(false).init();
-    let _kept = [LOCK_FD, RUN_DIR_FD].map(take);
-    // A second supervisor of the same keeper finds it closed: its client was answered long ago.
-    let is_first = fcntl(borrow(READY_FD), FcntlArg::F_GETFD).is_ok();
-    let mut ready = is_first.then(|| File::from(take(READY_FD)));
-    match set_up(is_first) {
+    let mut left = Left::default();
+    if let Err(error) = left.take(table) {
+        warn!("the supervisor cannot start: {error}");
+        return REFUSED;
+    }
+    // A second supervisor of the same keeper finds none: its client was answered long ago.
+    let mut ready = left.kept(Kept::Ready).map(File::from);
+    let is_first = ready.is_some();
+    let link = left.link.take();
+    let end = link.as_ref().and_then(|link| link.try_clone().ok()).map(KeeperLink::new);
+    let code = match set_up(is_first, link, &mut left) {
         Ok(supervisor) => supervisor.serve(ready),
         Err(error) => {
             warn!("the supervisor cannot start: {error}");
@@ -56,6 +62,32 @@ pub fn run() -> i32 {
             }
             REFUSED
         }
+    };
+    if let (DONE | REFUSED, Some(end)) = (code, end) {
+        let _ = end.bye(u8::try_from(code).unwrap_or(1));
+    }
+    code
+}
+
+/// What the keeper left.
+#[derive(Default)]
+struct Left {
+    kept: Vec<(Kept, OwnedFd)>,
+    link: Option<OwnedFd>,
+}
+
+impl Left {
+    fn take(&mut self, table: RawFd) -> io::Result<()> {
+        inherit(table, |order, descriptor| match (order, descriptor) {
+            (Order::Keep(what), Some(descriptor)) => self.kept.push((what, descriptor)),
+            (Order::Link, Some(descriptor)) => self.link = Some(descriptor),
+            _ => {}
+        })
+    }
+
+    fn kept(&mut self, what: Kept) -> Option<OwnedFd> {
+        let at = self.kept.iter().position(|(kept, _)| *kept == what)?;
+        Some(self.kept.swap_remove(at).1)
     }
 }
 
@@ -67,17 +99,17 @@ struct Supervisor {
     original: Original,
 }
 
-fn set_up(is_first: bool) -> Result<Supervisor, String> {
+fn set_up(is_first: bool, link: Option<OwnedFd>, left: &mut Left) -> Result<Supervisor, String> {
     // What laneway makes is for its user alone; servers get their own mask back.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     // Started through /proc/self/exe, it would be called `exe`.
     let _ = nix::sys::prctl::set_name(c"laneway");
     nix::sys::prctl::set_child_subreaper(true).map_err(|error| format!("cannot become a subreaper: {error}"))?;
-    let link = take(LINK_FD);
-    let launch = read_launch().map_err(|error| format!("the launch cannot be read: {error}"))?;
+    let link = link.ok_or("the keeper left no link")?;
+    let launch = read_launch(left).map_err(|error| format!("the launch cannot be read: {error}"))?;
     let resolved = plan::resolve(&launch.source()).map_err(|problems| problems.to_string());
     // A file that was broken meanwhile never disturbs what runs.
-    let plan = match remembered().filter(|_| !is_first) {
+    let plan = match remembered(left).filter(|_| !is_first) {
         Some(plan) => plan,
         None => resolved?,
     };
@@ -210,27 +242,16 @@ async fn death_of(pid: nix::unistd::Pid) {
 }
 
 /// The plan that the supervisor before this one ran, in the directory whose descriptor the keeper left.
-fn remembered() -> Option<Plan> {
-    let path = std::fs::read_link(format!("/proc/self/fd/{RUN_DIR_FD}")).ok()?;
+fn remembered(left: &Left) -> Option<Plan> {
+    let (_, run_dir) = left.kept.iter().find(|(kept, _)| *kept == Kept::RunDir)?;
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", run_dir.as_raw_fd())).ok()?;
     Home::of(path.parent()?).running_plan()
 }
 
-fn read_launch() -> io::Result<Launch> {
-    let mut file = File::from(take(LAUNCH_FD));
+fn read_launch(left: &mut Left) -> io::Result<Launch> {
+    let mut file = File::from(left.kept(Kept::Launch).ok_or_else(|| io::Error::other("the keeper left none"))?);
     file.rewind()?;
     let mut text = String::new();
     file.read_to_string(&mut text)?;
     Ok(serde_json::from_str(&text)?)
-}
-
-/// Owns a descriptor that the keeper left, and keeps it from every process that is made from now on.
-fn take(number: RawFd) -> OwnedFd {
-    let _ = fcntl(borrow(number), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
-    // SAFETY: the keeper leaves it open for this process, and each is taken once.
-    unsafe { OwnedFd::from_raw_fd(number) }
-}
-
-fn borrow(number: RawFd) -> BorrowedFd<'static> {
-    // SAFETY: used for one system call, which may fail if nothing is open there.
-    unsafe { BorrowedFd::borrow_raw(number) }
 }

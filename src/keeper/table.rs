@@ -75,9 +75,21 @@ impl Table {
     /// # Errors
     /// When a descriptor was closed meanwhile.
     pub fn let_through(&self) -> nix::Result<()> {
+        self.mark(FdFlag::empty())
+    }
+
+    /// Takes `let_through` back, after an exec that failed.
+    ///
+    /// # Errors
+    /// When a descriptor was closed meanwhile.
+    pub fn hold_back(&self) -> nix::Result<()> {
+        self.mark(FdFlag::FD_CLOEXEC)
+    }
+
+    fn mark(&self, flags: FdFlag) -> nix::Result<()> {
         for number in &self.passed {
             // SAFETY: used for one system call, which fails if nothing is open there.
-            fcntl(unsafe { BorrowedFd::borrow_raw(*number) }, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            fcntl(unsafe { BorrowedFd::borrow_raw(*number) }, FcntlArg::F_SETFD(flags))?;
         }
         Ok(())
     }

@@ -71,6 +71,14 @@ impl KeeperLink {
         self.send(&Order::Ready, self.socket.as_fd())
     }
 
+    /// Says that this supervisor is about to end as planned, and with which code.
+    ///
+    /// # Errors
+    /// When the keeper is gone.
+    pub fn bye(&self, code: u8) -> io::Result<()> {
+        self.send(&Order::Bye { code }, self.socket.as_fd())
+    }
+
     fn send(&self, order: &Order<'_>, descriptor: BorrowedFd<'_>) -> io::Result<()> {
         let mut buffer = [0; MAX_ORDER];
         let length = order.encode(&mut buffer).ok_or_else(|| io::Error::other("the log's name is too long"))?;
