@@ -69,21 +69,27 @@ impl Table {
         self.file.as_raw_fd()
     }
 
-    /// The descriptors in it, for `let_through`.
-    #[must_use]
-    pub fn passed(&self) -> Vec<RawFd> {
-        self.passed.clone()
-    }
-
-    /// Lets these through the next exec of this process: to be called in the child, or before an exec in place. Only
-    /// system calls.
+    /// Lets everything in it through the next exec of this process: to be called in the child, or before an exec in
+    /// place. Only system calls.
     ///
     /// # Errors
     /// When a descriptor was closed meanwhile.
-    pub fn let_through(passed: &[RawFd]) -> nix::Result<()> {
-        for number in passed {
+    pub fn let_through(&self) -> nix::Result<()> {
+        self.mark(FdFlag::empty())
+    }
+
+    /// Takes `let_through` back, after an exec that failed.
+    ///
+    /// # Errors
+    /// When a descriptor was closed meanwhile.
+    pub fn hold_back(&self) -> nix::Result<()> {
+        self.mark(FdFlag::FD_CLOEXEC)
+    }
+
+    fn mark(&self, flags: FdFlag) -> nix::Result<()> {
+        for number in &self.passed {
             // SAFETY: used for one system call, which fails if nothing is open there.
-            fcntl(unsafe { BorrowedFd::borrow_raw(*number) }, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            fcntl(unsafe { BorrowedFd::borrow_raw(*number) }, FcntlArg::F_SETFD(flags))?;
         }
         Ok(())
     }
