@@ -81,15 +81,39 @@ pub enum Verb {
     InstallService(InstallService),
     /// Stop the fleet's service and remove it
     UninstallService(UninstallService),
+    /// Change laneway's own binary while everything runs; servers do not notice
+    Upgrade(Upgrade),
+    /// A new binary shows that it understands what runs
+    #[command(hide = true)]
+    Prove {
+        /// Descriptor of the table that was left to it.
+        #[arg(default_value_t = -1, allow_negative_numbers = true)]
+        table: i32,
+    },
     /// The small process; started by `up`
     #[command(hide = true)]
-    Keeper,
+    Keeper {
+        /// Descriptor of the table that was left to it.
+        #[arg(default_value_t = -1, allow_negative_numbers = true)]
+        table: i32,
+    },
     /// The supervisor; started by the keeper
     #[command(hide = true)]
-    Supervisor,
+    Supervisor {
+        /// Descriptor of the table that was left to it.
+        #[arg(default_value_t = -1, allow_negative_numbers = true)]
+        table: i32,
+    },
     /// A preset, or a word that is none.
     #[command(external_subcommand)]
     Other(Vec<String>),
+}
+
+/// `laneway upgrade`.
+#[derive(Debug, Args)]
+pub struct Upgrade {
+    /// The new binary [default: the one that this command runs from]
+    pub binary: Option<PathBuf>,
 }
 
 /// `up`.

@@ -16,10 +16,10 @@ use super::notify::Notifier;
 use super::out::eprintln;
 use super::report::{DONE, Failure, INTERRUPTED};
 use super::signals;
-use super::up::pause_for;
 use crate::control::{Change, Client, ClientError, StartRequest};
 use crate::model::{Goal, InstanceName};
 use crate::plan::Plan;
+use crate::runtime::clock::pause;
 use crate::runtime::home::Home;
 use crate::view::snapshot::{FleetStatus, InstanceStatus, Outcome};
 
@@ -215,7 +215,7 @@ impl Attached {
                     let _ = sender.send(News::Ended);
                     return;
                 }
-                pause_for(TRY_AGAIN);
+                pause(TRY_AGAIN);
             }
         });
     }
@@ -227,7 +227,7 @@ impl Attached {
             loop {
                 let answer = client.post("/v1/start", &wish);
                 if answer.as_ref().is_err_and(breaks_off) && home.is_locked() {
-                    pause_for(TRY_AGAIN);
+                    pause(TRY_AGAIN);
                     continue;
                 }
                 let _ = sender.send(News::Answered(Box::new(answer)));
@@ -327,7 +327,7 @@ impl Attached {
                     Err(_) if !patience.is_zero() => patience = patience.saturating_sub(TRY_AGAIN),
                     result => break result,
                 }
-                pause_for(TRY_AGAIN);
+                pause(TRY_AGAIN);
             };
             let _ = sender.send(News::BroughtDown(result));
         });
@@ -349,7 +349,7 @@ fn keep_alive(client: &Client) {
             if client.status().is_ok() {
                 notifier.say("WATCHDOG=1");
             }
-            pause_for(period / 2);
+            pause(period / 2);
         }
     });
 }

@@ -15,6 +15,7 @@ mod service;
 mod settings;
 mod signals;
 mod up;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -40,11 +41,14 @@ pub fn run() -> ExitCode {
         }
     };
     match arguments.verb {
-        Verb::Keeper | Verb::Supervisor if !keeper::is_started_by_laneway() => {
+        Verb::Keeper { table } | Verb::Supervisor { table } | Verb::Prove { table }
+            if !keeper::table::is_there(table) =>
+        {
             Failure::usage("this one is not started by hand", "laneway up starts it").report()
         }
-        Verb::Keeper => code(keeper::run()),
-        Verb::Supervisor => code(daemon::run_supervisor()),
+        Verb::Keeper { table } => code(keeper::run(table)),
+        Verb::Prove { table } => code(daemon::prove(table)),
+        Verb::Supervisor { table } => code(daemon::run_supervisor(table)),
         _ => dispatch(arguments).unwrap_or_else(Failure::report),
     }
 }
@@ -72,7 +76,8 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::InstallService(arguments) => service::install(&fleet, &arguments),
         Verb::UninstallService(arguments) => service::uninstall(&fleet, &arguments),
         Verb::Other(words) => other(&place, &values, &words),
-        Verb::Keeper | Verb::Supervisor => Ok(ExitCode::from(report::USAGE)),
+        Verb::Upgrade(arguments) => upgrade::run(&fleet, &arguments),
+        Verb::Keeper { .. } | Verb::Supervisor { .. } | Verb::Prove { .. } => Ok(ExitCode::from(report::USAGE)),
     }
 }
 

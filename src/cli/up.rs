@@ -14,11 +14,14 @@ use super::report::{FAILED, Failure};
 use crate::control::Client;
 use crate::daemon::{self, Launch};
 use crate::plan::{self, Plan};
+use crate::runtime::clock::pause;
 use crate::runtime::home::Home;
 use crate::view::snapshot::Outcome;
 
 /// How long somebody else's start may take until it answers.
 const OTHERS: Duration = Duration::from_secs(10);
+/// From one look at it to the next.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// `laneway up`.
 ///
@@ -109,16 +112,9 @@ fn ensure(fleet: &Fleet, plan: &Plan, home: &Home) -> Result<bool, Failure> {
                 home.log().display()
             )));
         }
-        let pause = Duration::from_millis(50);
-        pause_for(pause);
-        waited += pause;
+        pause(LOOK_AGAIN);
+        waited += LOOK_AGAIN;
     }
-}
-
-/// Waiting for another process to get ready: it has no descriptor that could be waited on.
-pub fn pause_for(duration: Duration) {
-    let _ =
-        nix::poll::poll(&mut [], nix::poll::PollTimeout::try_from(duration).unwrap_or(nix::poll::PollTimeout::ZERO));
 }
 
 /// A second `up` with an equal plan is a client of the first; with another it would be a surprise.

@@ -1,10 +1,14 @@
 //! The processes of one run: its first one, everything that descends from it, and how all of them are ended.
 //!
-//! With a cgroup, membership is exact. Without, four signs are followed: process group, session, descent, and the marker
-//! in the environment; what a dead parent leaves comes to this process, which is a subreaper.
+//! With a cgroup, membership is exact. Without, five signs are followed: process group, session, descent, the marker in
+//! the environment, and the pipe of the run's output; what a dead parent leaves comes to this process, a subreaper.
+//!
+//! The first process is a child of this supervisor, or of one that died before it: then it is the keeper's child, or
+//! after the death of both nobody's that we know. What differs is how its end is learned and who reaps it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -14,11 +18,13 @@ use nix::sys::signal::{Signal as Number, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use rustix::process::pidfd_send_signal;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::birth::Newborn;
 use super::cgroup::Cgroup;
 use super::processes::{self, Process};
+use super::records::Identity;
 use super::spawn::{MARKER, Spawner};
 use crate::machine::Survivor;
 use crate::model::{Exit, Signal};
@@ -26,13 +32,18 @@ use crate::model::{Exit, Signal};
 /// How long killed processes may take to go before they are called survivors.
 const SWEEP_DEADLINE: Duration = Duration::from_secs(3);
 
+/// How many rounds whoever forks away is chased before other work gets its turn.
+const CHASES: u32 = 20;
+
 /// The processes of one run.
 #[derive(Debug)]
 pub struct Tree {
-    pid: u32,
+    identity: Identity,
     pidfd: OwnedFd,
     marker: String,
     cgroup: Option<Cgroup>,
+    /// The inode of the pipe that it writes to: no other run was given that pipe.
+    output: u64,
     /// The first process was taken note of.
     reaped: AtomicBool,
     /// Its process group is empty: from now on the number may belong to somebody else.
@@ -41,19 +52,39 @@ pub struct Tree {
 
 impl Tree {
     /// Of a child that was just made, and that nobody has reaped.
-    pub(super) fn new(newborn: Newborn, marker: String, cgroup: Option<Cgroup>) -> Self {
+    pub(super) fn new(newborn: Newborn, marker: String, cgroup: Option<Cgroup>, output: u64) -> Self {
         let Newborn { pid, pidfd, .. } = newborn;
-        Self { pid, pidfd, marker, cgroup, reaped: AtomicBool::new(false), group_is_gone: AtomicBool::new(false) }
+        // A child that nobody has reaped is there, if only as a zombie.
+        let start_time = Process::read(pid).map_or(0, |process| process.start_time);
+        Self::of(Identity { pid, start_time }, pidfd, marker, cgroup, output)
+    }
+
+    /// Of a process that an earlier supervisor made, alive or not yet reaped. `None` if it is gone, or if its number
+    /// means another process by now.
+    pub(super) fn adopt(identity: Identity, marker: String, cgroup: Option<Cgroup>, output: u64) -> Option<Self> {
+        let process = Process::read(identity.pid).filter(|process| process.start_time == identity.start_time)?;
+        Some(Self::of(identity, process.pin()?, marker, cgroup, output))
+    }
+
+    fn of(identity: Identity, pidfd: OwnedFd, marker: String, cgroup: Option<Cgroup>, output: u64) -> Self {
+        let (reaped, group_is_gone) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { identity, pidfd, marker, cgroup, output, reaped, group_is_gone }
     }
 
     /// The first process.
     #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The number of the first process.
+    #[must_use]
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.identity.pid
     }
 
     fn group(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.pid).unwrap_or(0))
+        Pid::from_raw(i32::try_from(self.pid()).unwrap_or(0))
     }
 
     /// Waits for the first process to end, and leaves it to be reaped.
@@ -67,6 +98,7 @@ impl Tree {
             Ok(WaitStatus::Signaled(_, signal, core)) => {
                 Exit::Signal { signal: Signal::from_number(signal as i32), core }
             }
+            Err(Errno::ECHILD) => processes::exit_of_stranger(self.pid(), self.identity.start_time, self.pidfd.as_fd()),
             _ => Exit::Unknown,
         }
     }
@@ -93,18 +125,19 @@ impl Tree {
     }
 
     /// The first process has ended: ends what else there is, reaps, and looks until nothing is left or the time is up.
-    pub async fn sweep(&self, spawner: &Spawner) -> Vec<Survivor> {
+    pub async fn sweep(self: &Arc<Self>, spawner: &Spawner) -> Vec<Survivor> {
         let mut pause = Duration::from_millis(1);
         let mut waited = Duration::ZERO;
         loop {
-            let left = self.clear_once(spawner);
-            if left.is_empty() {
+            // To look through all processes takes long where there are many; checks of others are not to wait for that.
+            let (tree, with) = (Arc::clone(self), spawner.clone());
+            let Ok(Some(left)) = spawn_blocking(move || tree.clear_once(&with)).await else {
                 if let Some(cgroup) = &self.cgroup {
                     cgroup.remove();
                 }
                 return Vec::new();
-            }
-            if waited >= SWEEP_DEADLINE {
+            };
+            if waited >= SWEEP_DEADLINE && !left.is_empty() {
                 return left.iter().map(survivor).collect();
             }
             sleep(pause).await;
@@ -113,54 +146,93 @@ impl Tree {
         }
     }
 
-    /// One round: kill, reap, and look again. The group is signalled while its unreaped leader keeps the number ours.
-    fn clear_once(&self, spawner: &Spawner) -> Vec<Process> {
+    /// One round: kill, reap, and look again. `None` once nothing is left, else whom it saw. The group is signalled while
+    /// its unreaped leader keeps the number ours.
+    fn clear_once(&self, spawner: &Spawner) -> Option<Vec<Process>> {
         if !self.is_reaped() {
-            let _ = killpg(self.group(), Number::SIGKILL);
-            let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
-            if waitid(Id::PIDFd(self.pidfd.as_fd()), ended) != Ok(WaitStatus::StillAlive) {
-                self.reaped.store(true, Ordering::Release);
-                spawner.forget(self.pid);
-            }
+            self.reap(spawner);
         }
         if let Some(cgroup) = &self.cgroup {
             if !cgroup.is_populated() {
-                return Vec::new();
+                return None;
             }
             cgroup.kill();
-            return cgroup.processes().into_iter().filter_map(Process::read).filter(Process::is_alive).collect();
+            return Some(cgroup.processes().into_iter().filter_map(Process::read).filter(Process::is_alive).collect());
         }
         // The number stays reserved as long as the group has a member; once it is empty, it may mean anybody.
         if !self.group_is_gone.load(Ordering::Acquire) && killpg(self.group(), Number::SIGKILL) == Err(Errno::ESRCH) {
             self.group_is_gone.store(true, Ordering::Release);
         }
         if self.group_is_gone.load(Ordering::Acquire) && spawner.strangers().is_empty() {
-            return Vec::new();
+            return None;
+        }
+        if let Some(left) = self.chase(spawner) {
+            return Some(left);
         }
         let left = self.search();
         left.iter().for_each(kill_pinned);
-        left
+        (!left.is_empty()).then_some(left)
+    }
+
+    /// Kills the orphans of the run as it finds them. Whoever forks and ends again and again is gone before all processes
+    /// are looked through; but each time its parent ends it becomes our child, and those are few. `None` once each orphan
+    /// was seen alive and without a sign (one that vanished before may have left another), else whom it saw.
+    fn chase(&self, spawner: &Spawner) -> Option<Vec<Process>> {
+        let mut seen = Vec::new();
+        for _ in 0..CHASES {
+            spawner.reap_strangers();
+            let (mut is_settled, mut left) = (true, Vec::new());
+            for orphan in spawner.strangers() {
+                let Some(process) = Process::read(orphan).filter(Process::is_alive) else {
+                    is_settled = false;
+                    continue;
+                };
+                if self.shows_a_sign(&process) {
+                    kill_family(&process, spawner.keeper_pid());
+                    left.push(process);
+                } else {
+                    is_settled &= Process::read(orphan).is_some_and(|now| now.is_alive());
+                }
+            }
+            if is_settled && left.is_empty() {
+                return None;
+            }
+            seen = left;
+        }
+        Some(seen)
+    }
+
+    /// Kills the group, and takes note of the first process if it has ended.
+    fn reap(&self, spawner: &Spawner) {
+        let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+        // Alive, or a zombie: the number is its own. Gone without us (nobody that we know was its parent): it may not be.
+        let is_kept = Process::read(self.pid()).is_some_and(|process| process.start_time == self.identity.start_time);
+        if is_kept {
+            let _ = killpg(self.group(), Number::SIGKILL);
+        } else {
+            self.group_is_gone.store(true, Ordering::Release);
+        }
+        match waitid(Id::PIDFd(self.pidfd.as_fd()), ended) {
+            Ok(WaitStatus::StillAlive) => return,
+            // The keeper has it, and reaps it when we say so.
+            Err(Errno::ECHILD) if Process::read(self.pid()).is_some_and(|process| process.is_alive()) && is_kept => {
+                return;
+            }
+            Err(Errno::ECHILD) if is_kept => spawner.reap_at_keeper(self.pid()),
+            _ => {}
+        }
+        self.reaped.store(true, Ordering::Release);
+        spawner.forget(self.pid());
     }
 
     fn is_reaped(&self) -> bool {
         self.reaped.load(Ordering::Acquire)
     }
 
-    /// The living processes that show one of the four signs.
+    /// The living processes that show one of the five signs.
     fn search(&self) -> Vec<Process> {
         let all: Vec<_> = processes::all().into_iter().filter(Process::is_alive).collect();
-        let me = std::process::id();
-        let marker = format!("{MARKER}={}", self.marker);
-        let number = (!self.group_is_gone.load(Ordering::Acquire)).then_some(self.pid);
-        let mut mine: HashSet<u32> = all
-            .iter()
-            .filter(|p| p.pid != me && p.parent != 2)
-            .filter(|p| {
-                [p.pid, p.group, p.session].map(Some).contains(&number)
-                    || processes::was_started_with(p.pid, |entry| entry == marker.as_bytes())
-            })
-            .map(|p| p.pid)
-            .collect();
+        let mut mine: HashSet<u32> = all.iter().filter(|p| self.shows_a_sign(p)).map(|p| p.pid).collect();
         let parents: HashMap<u32, u32> = all.iter().map(|p| (p.pid, p.parent)).collect();
         for process in &all {
             let mut line = vec![process.pid];
@@ -172,6 +244,19 @@ impl Tree {
             }
         }
         all.into_iter().filter(|p| mine.contains(&p.pid)).collect()
+    }
+
+    fn shows_a_sign(&self, process: &Process) -> bool {
+        let me = std::process::id();
+        if process.pid == me || process.parent == 2 {
+            return false;
+        }
+        let number = (!self.group_is_gone.load(Ordering::Acquire)).then_some(self.pid());
+        let marker = format!("{MARKER}={}", self.marker);
+        [process.pid, process.group, process.session].map(Some).contains(&number)
+            || processes::was_started_with(process.pid, |entry| entry == marker.as_bytes())
+            // Only orphans: anybody may open a pipe through /proc and write to it, and is no part of the run.
+            || process.parent == me && processes::writes_to_pipe(process.pid, self.output)
     }
 
     /// The living processes of the run.
@@ -191,23 +276,44 @@ fn kill_pinned(process: &Process) {
     }
 }
 
-/// Kills every living process that an earlier supervisor of `fleet` left, waits until they are gone, and says whom: a
-/// killed server holds its port until it has ended.
-#[must_use]
-pub fn kill_leftovers(fleet: &str) -> Vec<Survivor> {
-    let prefix = format!("{MARKER}={fleet}:");
-    end(|process| processes::was_started_with(process.pid, |entry| entry.starts_with(prefix.as_bytes())))
+/// Kills an orphan with its group, which nobody escapes by forking and which holds only what descends from runs; and its
+/// children, who would show no sign any more if they had none of their own.
+fn kill_family(orphan: &Process, keeper: u32) {
+    let children = processes::children_of(orphan.pid);
+    if let Some(group) = i32::try_from(orphan.group).ok().filter(|group| *group > 1) {
+        let _ = killpg(Pid::from_raw(group), Number::SIGKILL);
+    }
+    kill_pinned(orphan);
+    for child in children.into_iter().filter_map(Process::read) {
+        // By now a child of ours or of the keeper's; whoever has that number and is not was never its child.
+        if [orphan.pid, keeper, std::process::id()].contains(&child.parent) {
+            kill_family(&child, keeper);
+        }
+    }
 }
 
-/// Kills whoever is left of this process's children, where nothing is meant to run any more. Orphans come to a
-/// subreaper, so this finds what hides from every sign: a daemon in its own session with an empty environment.
+/// Kills every living process that earlier supervisors of `fleet` left but those of the runs in `adopted`, waits until
+/// they are gone, and says whom: a killed server holds its port until it has ended.
 #[must_use]
-pub fn kill_children() -> Vec<Survivor> {
-    let me = std::process::id();
+pub fn kill_leftovers(fleet: &str, adopted: &BTreeSet<String>) -> Vec<Survivor> {
+    let prefix = format!("{MARKER}={fleet}:");
+    let is_left = |entry: &[u8]| {
+        let label = entry.strip_prefix(prefix.as_bytes()).map(String::from_utf8_lossy);
+        label.is_some_and(|label| !adopted.contains(label.as_ref()))
+    };
+    end(|process| processes::was_started_with(process.pid, is_left))
+}
+
+/// Kills whoever is left of the children of this process and of the keeper, where nothing is meant to run any more.
+/// Orphans come to a subreaper, so this finds what hides from every sign: a daemon in its own session with an empty
+/// environment.
+#[must_use]
+pub fn kill_children(keeper: u32) -> Vec<Survivor> {
+    let pair = [std::process::id(), keeper];
     let mut ended = Vec::new();
     // The children of each that goes come to us; none of them lives to have more than a few generations.
     for _ in 0..100 {
-        let round = end(|process| process.parent == me);
+        let round = end(|process| pair.contains(&process.parent) && !pair.contains(&process.pid));
         if round.is_empty() {
             break;
         }
