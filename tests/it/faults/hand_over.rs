@@ -13,7 +13,7 @@ use crate::harness::{Fleet, PATIENCE, Process, get, is_alive, number, signal, ti
 
 /// A witness, a server that writes a lot, and one that is stopped.
 fn fleet(way: Way) -> Fleet {
-    let lines = "loud: {port: $0, logging: {max_size: 64k, max_files: 2000}}\nquiet: {port: $1}\n";
+    let lines = "loud: {port: $0, logging: {max_size: 64k, max_files: 1000}}\nquiet: {port: $1}\n";
     let fleet = way.fleet(&format!("{CONTROL}{lines}"));
     fleet.up();
     fleet
