@@ -137,7 +137,7 @@ pub fn entries(text: &[u8]) -> Option<impl Iterator<Item = (RawFd, &[u8])>> {
 #[must_use]
 pub fn is_there(number: RawFd) -> bool {
     // SAFETY: used for one system call, which may fail if nothing is open there.
-    fcntl(unsafe { BorrowedFd::borrow_raw(number) }, FcntlArg::F_GETFD).is_ok()
+    number >= 0 && fcntl(unsafe { BorrowedFd::borrow_raw(number) }, FcntlArg::F_GETFD).is_ok()
 }
 
 /// Owns a descriptor that was left open, and keeps it from every process that is made from now on.
