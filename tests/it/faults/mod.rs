@@ -5,6 +5,7 @@
 pub mod control;
 mod hand_over;
 mod stop;
+mod upgrade;
 
 use crate::harness::Fleet;
 
