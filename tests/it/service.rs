@@ -182,6 +182,9 @@ fn a_service_lives_through_the_deaths_of_its_main_process() {
     }
     let (good, bad) = requests.end();
     assert!(good > 50 && bad == 0, "{good} good answers, {bad} others");
+    // However a reload of an unchanged file ends, it ends nobody.
+    systemctl(&fleet, &["reload", UNIT]);
+    assert_eq!(property(&fleet, "ActiveState"), "active");
     assert_eq!(([fleet.pid("a"), fleet.pid("b")], fleet.pair()), (pids, pair));
 
     // What a person stopped stays so when the main process is replaced.
