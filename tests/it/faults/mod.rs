@@ -2,6 +2,7 @@
 //!
 //! `control` is that witness. Each other file is one promise, and says what would break it.
 
+mod clean;
 pub mod control;
 mod stop;
 
