@@ -1,6 +1,5 @@
 //! Starting clean: whatever laneway was started with, a server starts as if from a fresh login of that user.
 
-use std::io;
 use std::os::unix::process::CommandExt;
 
 use nix::libc;
@@ -14,13 +13,13 @@ use crate::harness::{Fleet, is_alive};
 /// that servers are to have then.
 struct Start {
     name: &'static str,
-    make: fn() -> io::Result<()>,
+    make: fn(),
     umask: u64,
     descriptors: Option<u64>,
 }
 
 const STARTS: [Start; 8] = [
-    Start { name: "as usual", make: || Ok(()), umask: 0o022, descriptors: None },
+    Start { name: "as usual", make: || (), umask: 0o022, descriptors: None },
     Start { name: "every signal blocked", make: block_all, umask: 0o022, descriptors: None },
     Start { name: "every signal ignored", make: ignore_all, umask: 0o022, descriptors: None },
     Start { name: "descriptors 0 to 2 closed", make: close_standard, umask: 0o022, descriptors: None },
@@ -30,42 +29,38 @@ const STARTS: [Start; 8] = [
     Start { name: "a low limit", make: || limited(64), umask: 0o022, descriptors: Some(64) },
 ];
 
-fn block_all() -> io::Result<()> {
-    Ok(sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None)?)
+fn block_all() {
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None).unwrap();
 }
 
-fn ignore_all() -> io::Result<()> {
+fn ignore_all() {
     for each in Signal::iterator().filter(|each| ![Signal::SIGKILL, Signal::SIGSTOP].contains(each)) {
         // SAFETY: no handler of ours is installed.
-        unsafe { signal(each, SigHandler::SigIgn) }?;
+        unsafe { signal(each, SigHandler::SigIgn) }.unwrap();
     }
-    Ok(())
 }
 
-fn close_standard() -> io::Result<()> {
+fn close_standard() {
     for number in 0..3 {
         // SAFETY: nobody uses it between here and exec.
         unsafe { libc::close(number) };
     }
-    Ok(())
 }
 
-fn open_many() -> io::Result<()> {
+fn open_many() {
     for number in 3..100 {
         // SAFETY: in a child that execs next; what it covers is of no use to the program.
         unsafe { libc::dup2(0, number) };
     }
-    Ok(())
 }
 
-fn masked(mask: u32) -> io::Result<()> {
+fn masked(mask: u32) {
     umask(Mode::from_bits_truncate(mask));
-    Ok(())
 }
 
-fn limited(descriptors: u64) -> io::Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    Ok(setrlimit(Resource::RLIMIT_NOFILE, descriptors, hard)?)
+fn limited(descriptors: u64) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, descriptors, hard).unwrap();
 }
 
 #[test]
@@ -79,7 +74,8 @@ fn a_server_starts_clean_whatever_laneway_was_started_with() {
         unsafe {
             command.pre_exec(move || {
                 umask(Mode::from_bits_truncate(0o022));
-                make()
+                make();
+                Ok(())
             });
         }
         fleet.run_command(command).expect(0);

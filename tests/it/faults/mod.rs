@@ -4,6 +4,7 @@
 
 mod clean;
 pub mod control;
+mod shared;
 mod stop;
 
 use crate::harness::Fleet;
