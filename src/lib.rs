@@ -13,6 +13,8 @@ pub mod keeper;
 pub mod config;
 pub mod plan;
 
+pub mod export;
+
 pub mod machine;
 pub mod view;
 

@@ -9,11 +9,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::protocol::Problem;
+use crate::runtime::clock::pause;
 use crate::runtime::home::Home;
 use crate::view::snapshot::{FleetStatus, InstanceStatus};
 
 /// How long a supervisor may take to answer a question that needs no waiting.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the successor of a dead supervisor may take.
+const SUCCESSION: Duration = Duration::from_secs(2);
+/// From one try to the next.
+const RETRY: Duration = Duration::from_millis(5);
 
 impl From<io::Error> for ClientError {
     fn from(error: io::Error) -> Self {
@@ -62,6 +68,12 @@ impl Client {
         Self { home }
     }
 
+    /// Where its fleet is.
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
     /// Asks for the status.
     ///
     /// # Errors
@@ -79,13 +91,33 @@ impl Client {
         self.get(&format!("/v1/instances/{escaped}"))
     }
 
-    /// Wishes something; answered after its effect, however long that takes.
+    /// Wishes something; answered after its effect, however long that takes. If the supervisor dies over it, its
+    /// successor is asked for the same wish, which has its effect once.
     ///
     /// # Errors
     /// See `ClientError`.
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| ClientError::Strange(error.to_string()))?;
-        read_json(self.send("POST", path, &body, None)?)
+        let mut name = [0; 8];
+        getrandom::fill(&mut name).map_err(|error| ClientError::Strange(error.to_string()))?;
+        let name = u64::from_ne_bytes(name);
+        self.persist(|| read_json(self.send("POST", path, &body, Some(name), None)?))
+    }
+
+    /// Asks again when the supervisor dies, as long as another one is about to come.
+    fn persist<T>(&self, ask: impl Fn() -> Result<T, ClientError>) -> Result<T, ClientError> {
+        let mut waited = Duration::ZERO;
+        loop {
+            match ask() {
+                Err(ClientError::Broken(_) | ClientError::NoSupervisor { .. })
+                    if waited < SUCCESSION && self.home.is_locked() =>
+                {
+                    pause(RETRY);
+                    waited += RETRY;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// The status and every change after it, until the supervisor ends.
@@ -93,7 +125,7 @@ impl Client {
     /// # Errors
     /// See `ClientError`.
     pub fn events(&self) -> Result<Events, ClientError> {
-        let mut answer = self.send("GET", "/v1/events", b"", None)?;
+        let mut answer = self.send("GET", "/v1/events", b"", None, None)?;
         match read_head(&mut answer)? {
             200 => Ok(Events { answer }),
             status => Err(refusal(status, answer)),
@@ -101,7 +133,7 @@ impl Client {
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        read_json(self.send("GET", path, b"", Some(PATIENCE))?)
+        self.persist(|| read_json(self.send("GET", path, b"", None, Some(PATIENCE))?))
     }
 
     fn send(
@@ -109,14 +141,16 @@ impl Client {
         method: &str,
         path: &str,
         body: &[u8],
+        name: Option<u64>,
         patience: Option<Duration>,
     ) -> Result<BufReader<UnixStream>, ClientError> {
         let no_supervisor = |error| ClientError::NoSupervisor { home: self.home.clone(), error };
         let mut stream = self.home.connect().map_err(no_supervisor)?;
         stream.set_read_timeout(patience)?;
         stream.set_write_timeout(Some(PATIENCE))?;
+        let name = name.map(|name| format!("Idempotency-Key: {name}\r\n")).unwrap_or_default();
         let head = format!(
-            "{method} {path} HTTP/1.0\r\nHost: laneway\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.0\r\nHost: laneway\r\n{name}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all(&[head.as_bytes(), body].concat())?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -21,8 +21,8 @@ use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::{Stream, StreamExt, once};
 use tracing::warn;
 
-use super::protocol::{DownRequest, Problem, StartRequest, StopRequest, WaitFor};
-use crate::machine::{Request, Wait};
+use super::protocol::{DownRequest, Problem, StartRequest, StopRequest, Upgraded, WaitFor};
+use crate::machine::{Request, RequestId, Wait};
 use crate::model::InstanceId;
 use crate::plan::{self, Plan};
 use crate::runtime::handle::{Gone, Handle};
@@ -59,6 +59,7 @@ pub async fn serve(
         .route("/v1/restart", post(restart))
         .route("/v1/stop", post(stop))
         .route("/v1/down", post(down))
+        .route("/v1/upgrade", post(upgrade))
         .route("/v1/openapi.json", get(openapi))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
@@ -164,16 +165,17 @@ fn single(plan: &Plan, name: String) -> Result<InstanceId, plan::Unknown> {
     }
 }
 
-async fn start(State(doors): State<Doors>, body: Body) -> Result<Response, Refusal> {
-    begin(doors, body, |who, wait| Request::Start { who, wait }).await
+async fn start(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+    begin(doors, &headers, body, |who, wait| Request::Start { who, wait }).await
 }
 
-async fn restart(State(doors): State<Doors>, body: Body) -> Result<Response, Refusal> {
-    begin(doors, body, |who, wait| Request::Restart { who, wait }).await
+async fn restart(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+    begin(doors, &headers, body, |who, wait| Request::Restart { who, wait }).await
 }
 
 async fn begin(
     doors: Doors,
+    headers: &HeaderMap,
     body: Body,
     request: impl FnOnce(Vec<InstanceId>, Wait) -> Request,
 ) -> Result<Response, Refusal> {
@@ -186,18 +188,31 @@ async fn begin(
         WaitFor::Started => Wait::Started,
         WaitFor::Healthy => Wait::Healthy { timeout: timeout.unwrap_or(DEFAULT_WAIT) },
     };
-    Ok(Json(doors.handle.request(request(who, wait)).await?).into_response())
+    Ok(Json(doors.handle.request(named(headers), request(who, wait)).await?).into_response())
 }
 
-async fn stop(State(doors): State<Doors>, body: Body) -> Result<Response, Refusal> {
+/// `Idempotency-Key`: asked again under the same number, it is the same wish and has its effect once.
+fn named(headers: &HeaderMap) -> Option<RequestId> {
+    headers.get("idempotency-key")?.to_str().ok()?.parse().ok().map(RequestId)
+}
+
+async fn stop(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let asked: StopRequest = read(body)?;
     let who = plan::select(&doors.plan, &asked.instances)?;
-    Ok(Json(doors.handle.request(Request::Stop { who }).await?).into_response())
+    Ok(Json(doors.handle.request(named(&headers), Request::Stop { who }).await?).into_response())
 }
 
-async fn down(State(doors): State<Doors>, body: Body) -> Result<Response, Refusal> {
+async fn down(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let asked: DownRequest = read(body)?;
-    Ok(Json(doors.handle.request(Request::Down { now: asked.now }).await?).into_response())
+    Ok(Json(doors.handle.request(named(&headers), Request::Down { now: asked.now }).await?).into_response())
+}
+
+/// Which binary stands in `.run/upgrade`: nobody can name one over the socket.
+async fn upgrade(State(doors): State<Doors>) -> Result<Response, Refusal> {
+    match doors.handle.upgrade().await? {
+        Ok(version) => Ok(Json(Upgraded { version }).into_response()),
+        Err(error) => Err(Refusal(StatusCode::CONFLICT, Problem { error, hint: None })),
+    }
 }
 
 /// The status first, then every change after it: nothing is missed in between. Who reads too slowly is told so.

@@ -3,25 +3,25 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::fcntl::OFlag;
 use nix::libc::{O_CLOEXEC, O_DIRECTORY};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{dup2_raw, pipe2, setsid};
+use nix::unistd::pipe2;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Source;
-use crate::keeper::{LAUNCH_FD, LOCK_FD, READY_FD, RUN_DIR_FD};
+use crate::keeper::protocol::{Kept, Order};
+use crate::keeper::table::Table;
+use crate::plan::Plan;
 use crate::runtime::home::Home;
-use crate::runtime::spawn::MARKER;
+use crate::runtime::link::start_keeper;
 
 /// What a supervisor is to run. The environment comes by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,9 @@ pub struct Launch {
     pub descriptors: u64,
     /// The client's file mode mask: servers get it back.
     pub umask: u32,
+    /// The plan that runs, for the next supervisor: a file that was broken meanwhile never disturbs it.
+    #[serde(default)]
+    pub running: Option<Plan>,
 }
 
 /// Why a supervisor did not start.
@@ -67,7 +70,30 @@ impl Launch {
             set: source.set.clone(),
             descriptors: getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft),
             umask: mask.bits(),
+            running: None,
         }
+    }
+
+    /// Written down, for whoever reads it with `read`.
+    ///
+    /// # Errors
+    /// When memory is full.
+    pub fn to_memory(&self) -> io::Result<OwnedFd> {
+        let mut text = File::from(memfd_create(CString::default().as_c_str(), MFdFlags::MFD_CLOEXEC)?);
+        text.write_all(&serde_json::to_vec(self)?)?;
+        Ok(text.into())
+    }
+
+    /// What stands there.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn read(descriptor: OwnedFd) -> io::Result<Self> {
+        let mut file = File::from(descriptor);
+        file.rewind()?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        Ok(serde_json::from_slice(&text)?)
     }
 
     /// As the source of settings, with the environment of this process.
@@ -100,35 +126,18 @@ pub fn start(home: &Home, lock: OwnedFd, launch: &Launch) -> Result<(), LaunchEr
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
-    let text = memfd_create(CString::default().as_c_str(), MFdFlags::MFD_CLOEXEC).map_err(io::Error::from)?;
-    let mut text = File::from(text);
-    text.write_all(&serde_json::to_vec(launch).map_err(io::Error::from)?)?;
+    let text = launch.to_memory()?;
     let (ready, theirs) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)?;
     let run_dir: OwnedFd =
         File::options().read(true).custom_flags(O_DIRECTORY | O_CLOEXEC).open(home.directory())?.into();
-    let passed = [
-        (clear_of_others(&lock)?, LOCK_FD),
-        (clear_of_others(&text)?, LAUNCH_FD),
-        (clear_of_others(&theirs)?, READY_FD),
-        (clear_of_others(&run_dir)?, RUN_DIR_FD),
-    ];
-    close_all_on_exec()?;
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("laneway").arg("keeper").current_dir("/").env_remove(MARKER).env_remove("LANEWAY_INSTANCE");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: only async-signal-safe calls; the duplicates are meant to stay open in the new program.
-    unsafe {
-        command.pre_exec(move || {
-            setsid()?;
-            for (descriptor, number) in &passed {
-                std::mem::forget(dup2_raw(descriptor, *number)?);
-            }
-            Ok(())
-        });
+    let mut table = Table::new()?;
+    for (what, descriptor) in
+        [(Kept::Lock, &lock), (Kept::Launch, &text), (Kept::Ready, &theirs), (Kept::RunDir, &run_dir)]
+    {
+        table.add(&Order::Keep(what), descriptor.as_fd())?;
     }
-    command.spawn()?;
-    // The closure holds duplicates of the lock and of the pipe's end.
-    drop((command, lock, theirs));
+    start_keeper(table)?;
+    drop((lock, theirs));
     let mut said = String::new();
     File::from(ready).read_to_string(&mut said)?;
     match said.strip_prefix(READY) {
@@ -140,23 +149,3 @@ pub fn start(home: &Home, lock: OwnedFd, launch: &Launch) -> Result<(), LaunchEr
 
 /// What a supervisor says when it is.
 pub(super) const READY: &str = "ready\n";
-
-/// What the client was started with is not the fleet's to keep: a lock in a script, a pipe that never ends. (To mark
-/// them all by one `close_range` takes Linux 5.11.)
-fn close_all_on_exec() -> io::Result<()> {
-    for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
-        let number: Option<RawFd> = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        if let Some(number) = number.filter(|number| *number > 2) {
-            // SAFETY: used for one system call, which may fail if it was that of the directory, closed by now.
-            let _ = fcntl(unsafe { BorrowedFd::borrow_raw(number) }, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
-        }
-    }
-    Ok(())
-}
-
-/// A duplicate beyond the numbers that will be given out.
-fn clear_of_others(descriptor: impl AsFd) -> io::Result<OwnedFd> {
-    let number: RawFd = fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(16))?;
-    // SAFETY: the kernel has just made it, for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
-}

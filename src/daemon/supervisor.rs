@@ -1,30 +1,30 @@
 //! The supervisor's main: everything is put together here, and taken apart in the end.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::unistd::getppid;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::net::UnixListener;
 use tracing::{info, warn};
 
 use super::launch::{Launch, READY};
 use crate::control;
-use crate::keeper::{LAUNCH_FD, LINK_FD, LOCK_FD, READY_FD, RUN_DIR_FD};
-use crate::plan::{self, Plan};
+use crate::keeper::protocol::Kept;
+use crate::model::InstanceId;
+use crate::plan::{self, Change, Plan};
+use crate::runtime;
 use crate::runtime::cgroup::Cgroups;
-use crate::runtime::clock::{Clock, wall_clock};
+use crate::runtime::clock::Clock;
 use crate::runtime::driver::{Driver, Tools};
 use crate::runtime::home::Home;
 use crate::runtime::link::KeeperLink;
 use crate::runtime::probe::Prober;
-use crate::runtime::processes;
+use crate::runtime::records::{Recorded, Records};
 use crate::runtime::registry::Registry;
 use crate::runtime::spawn::{Original, Spawner};
+use crate::runtime::succession::{Adopted, After, Inheritance};
 use crate::runtime::tree;
 
 /// Ended as planned.
@@ -33,21 +33,28 @@ const DONE: i32 = 0;
 const FAILED: i32 = 1;
 /// Cannot do its work: the keeper does not start a new one.
 const REFUSED: i32 = 2;
+/// How long a new binary runs the supervisor before the keeper becomes it too.
+const PROBATION: std::time::Duration = std::time::Duration::from_secs(10);
 /// Descriptors that laneway needs for each instance and for itself, in the keeper, which needs more of them: directory,
 /// file and index of two logs, a FIFO, a pipe, and a second pipe while one run follows another.
 const DESCRIPTORS: (u64, u64) = (9, 128);
 
-/// Runs as the supervisor, with the descriptors open that the keeper leaves. Returns the exit code.
+/// Runs as the supervisor, with what the table at `number` names. Returns the exit code.
 #[must_use]
-pub fn run() -> i32 {
+pub fn run(number: RawFd) -> i32 {
     // Standard error is a pipe to the keeper. When that is dead, a complaint about it would be a panic.
     let log = tracing_subscriber::fmt().with_writer(io::stderr).log_internal_errors(false);
     log.with_ansi(false).with_target(false).init();
-    let _kept = [LOCK_FD, RUN_DIR_FD].map(take);
-    // A second supervisor of the same keeper finds it closed: its client was answered long ago.
-    let is_first = fcntl(borrow(READY_FD), FcntlArg::F_GETFD).is_ok();
-    let mut ready = is_first.then(|| File::from(take(READY_FD)));
-    match set_up(is_first) {
+    let mut inheritance = match Inheritance::take(number) {
+        Ok(inheritance) => inheritance,
+        Err(error) => {
+            warn!("the supervisor cannot start: {error}");
+            return REFUSED;
+        }
+    };
+    // A second supervisor of the same keeper finds none: its client was answered long ago.
+    let mut ready = inheritance.remove(Kept::Ready).map(File::from);
+    match set_up(inheritance, ready.is_some()) {
         Ok(supervisor) => supervisor.serve(ready),
         Err(error) => {
             warn!("the supervisor cannot start: {error}");
@@ -63,28 +70,26 @@ struct Supervisor {
     plan: Arc<Plan>,
     home: Home,
     fleet: String,
-    link: OwnedFd,
-    original: Original,
+    launch: Launch,
+    inheritance: Inheritance,
 }
 
-fn set_up(is_first: bool) -> Result<Supervisor, String> {
+fn set_up(inheritance: Inheritance, is_first: bool) -> Result<Supervisor, String> {
     // What laneway makes is for its user alone; servers get their own mask back.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     // Started through /proc/self/exe, it would be called `exe`.
     let _ = nix::sys::prctl::set_name(c"laneway");
     nix::sys::prctl::set_child_subreaper(true).map_err(|error| format!("cannot become a subreaper: {error}"))?;
-    let link = take(LINK_FD);
-    let launch = read_launch().map_err(|error| format!("the launch cannot be read: {error}"))?;
-    let resolved = plan::resolve(&launch.source()).map_err(|problems| problems.to_string());
+    let mut launch = read_launch(&inheritance).map_err(|error| format!("the launch cannot be read: {error}"))?;
     // A file that was broken meanwhile never disturbs what runs.
-    let plan = match remembered().filter(|_| !is_first) {
+    let plan = match launch.running.take() {
         Some(plan) => plan,
-        None => resolved?,
+        None => plan::resolve(&launch.source()).map_err(|problems| problems.to_string())?,
     };
     let home = Home::of(&plan.state_dir);
     let fleet = home.fleet_id().map_err(|error| format!("{}: {error}", home.directory().display()))?;
-    if let Some(registry) = Registry::of_user() {
-        if let Some(pid) = registry.occupant(&plan).filter(|_| is_first) {
+    if let Some(registry) = Registry::of_user().filter(|_| is_first) {
+        if let Some(pid) = registry.occupant(&plan) {
             let state_dir = plan.state_dir.display();
             return Err(format!(
                 "{state_dir} is in use by a supervisor (pid {pid}) that cannot be reached: its .run was deleted\n  \
@@ -103,8 +108,7 @@ fn set_up(is_first: bool) -> Result<Supervisor, String> {
             plan.specs.len()
         ));
     }
-    let original = Original { descriptors: launch.descriptors, umask: launch.umask };
-    Ok(Supervisor { plan: Arc::new(plan), home, fleet, link, original })
+    Ok(Supervisor { plan: Arc::new(plan), home, fleet, launch, inheritance })
 }
 
 fn descriptors(plan: &Plan) -> (u64, u64) {
@@ -130,34 +134,42 @@ impl Supervisor {
     }
 
     async fn run(self, ready: &mut Option<File>) -> Result<(), String> {
-        let Self { plan, home, fleet, link, original } = self;
+        let Self { plan, home, fleet, mut launch, mut inheritance } = self;
         let say = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
+        let after = match (ready.is_some(), inheritance.distrust) {
+            (true, _) => After::Both,
+            (false, true) => After::Crashes,
+            (false, false) => After::Supervisor,
+        };
+        let left = inheritance.remove(Kept::Records);
+        let left_listener = inheritance.remove(Kept::Listener);
+        let Inheritance { estate, link, keeper, pipes, .. } = inheritance;
+        let keeper_pid = pid_of(&keeper).ok_or("the keeper is gone already")?;
+        let link = KeeperLink::new(link, keeper_pid, estate, pipes).map_err(|e| say("the link", &e))?;
+        let link = Arc::new(link);
+        let is_ready = link.ready();
         let cgroups =
             if std::env::var_os(NO_CGROUPS).is_some() { None } else { Cgroups::find(&format!("laneway-{fleet}")) };
-        clear_leftovers(&fleet, cgroups.as_ref());
-        if ready.is_some() {
-            // A person asks anew; what a dead pair wanted is no wish any more.
-            home.clear();
-        }
-        let clock = Clock::start();
-        let tools = Tools {
-            spawner: Spawner::start(fleet, cgroups.clone(), original).map_err(|e| say("no thread", &e))?,
-            keeper: KeeperLink::new(link),
-            prober: Prober::new(clock).map_err(|e| say("the HTTP client", &e))?,
-        };
-        let keeper_pid = getppid();
-        let is_ready = tools.keeper.ready();
-        let seed = u64::from(std::process::id()) ^ u64::from(wall_clock().subsec_nanos()) << 32;
-        let number = u32::try_from(keeper_pid.as_raw()).unwrap_or(0);
-        let (driver, handle) = Driver::new(Arc::clone(&plan), clock, home.clone(), tools, number, seed);
-        let listener = home.listen().map_err(|e| say("the control socket", &e))?;
-        listener.set_nonblocking(true).map_err(|e| say("the control socket", &e))?;
-        let listener = UnixListener::from_std(listener).map_err(|e| say("the control socket", &e))?;
+        let original = Original { descriptors: launch.descriptors, umask: launch.umask };
+        let spawner = Spawner::start(&fleet, cgroups.clone(), original, Arc::clone(&link));
+        let spawner = spawner.map_err(|e| say("no thread", &e))?;
+        let (records, recorded) = records(&home, left, after).map_err(|e| say("the records", &e))?;
+        let before = home.last_plan();
+        let is_same = |id| before.as_ref().is_some_and(|before| is_same(before, &plan, id));
+        let adopted = Adopted::find(&plan, recorded, after, &spawner, &link, is_same);
+        let prober = Prober::new(Clock::start()).map_err(|e| say("the HTTP client", &e))?;
+        let tools = Tools { spawner, keeper: Arc::clone(&link), prober };
+        let listener = listen(&home, left_listener, &link).map_err(|e| say("the control socket", &e))?;
         home.write_plan(&plan).map_err(|e| say("plan.json", &e))?;
+        launch.running = Some(Plan::clone(&plan));
+        let kept = launch.to_memory().and_then(|launch| link.keep(Kept::Launch, launch));
+        kept.and_then(|()| link.keep(Kept::Records, records.descriptor().try_clone_to_owned()?))
+            .map_err(|e| say("the keeper", &e))?;
         let registry = Registry::of_user();
         if let Some(Err(error)) = registry.as_ref().map(|registry| registry.enter(&plan)) {
             warn!("this fleet cannot be registered, others will not be checked against it: {error}");
         }
+        let (driver, handle) = Driver::new(Arc::clone(&plan), home.upgrade(), tools, records, adopted);
         let (ended, end) = tokio::sync::oneshot::channel::<()>();
         let door = tokio::spawn(control::serve(listener, handle, Arc::clone(&plan), async {
             let _ = end.await;
@@ -167,11 +179,12 @@ impl Supervisor {
         if let Some(mut ready) = ready.take() {
             let _ = ready.write_all(READY.as_bytes());
         }
-        let run = driver.run(death_of(keeper_pid)).await;
+        tokio::spawn(upgrade_keeper(Arc::clone(&link)));
+        let run = driver.run(keeper).await;
         // Whoever waits for an answer gets it before the socket goes.
         drop(ended);
         let _ = tokio::time::timeout(std::time::Duration::from_secs(1), door).await;
-        for survivor in tree::kill_children() {
+        for survivor in tree::kill_children(link.pid()) {
             warn!("ended pid {} ({}), which hid from its instance's stop", survivor.pid, survivor.command);
         }
         home.clear();
@@ -182,55 +195,69 @@ impl Supervisor {
             cgroups.remove();
         }
         info!("everything is down");
+        link.bye(0);
         run.map_err(|e| say("signals", &e))
     }
+}
+
+/// A supervisor of another binary than the keeper's: the keeper follows once it is known that this one lives.
+async fn upgrade_keeper(link: Arc<KeeperLink>) {
+    if link.kept(Kept::Binary).is_none() {
+        return;
+    }
+    tokio::time::sleep(PROBATION).await;
+    link.become_binary().unwrap_or_else(|error| warn!("the keeper does not take the new binary: {error}"));
+    link.forget(Kept::Binary);
+}
+
+/// The records of this fleet, and what stands in them.
+fn records(home: &Home, left: Option<OwnedFd>, after: After) -> io::Result<(Records, Recorded)> {
+    let disk = home.records().inspect_err(|error| warn!("the records cannot be kept on the disk: {error}")).ok();
+    match left {
+        Some(left) if after != After::Both => {
+            let records = Records::inherit(left, disk)?;
+            let recorded = records.read();
+            Ok((records, recorded))
+        }
+        _ => {
+            let recorded = disk.as_ref().map(runtime::records::read).unwrap_or_default();
+            Ok((Records::new(disk)?, recorded))
+        }
+    }
+}
+
+/// Whether an instance is the same, at the same place, in both plans.
+fn is_same(before: &Plan, now: &Plan, id: InstanceId) -> bool {
+    let name = &now.spec(id).name;
+    let is_changed = plan::diff(before, now).iter().any(|change| match change {
+        Change::Changed { name: other, .. } | Change::Added { name: other } => other == name,
+        Change::Removed { .. } | Change::Fleet { .. } => false,
+    });
+    before.find(name.as_str()) == Some(id) && !is_changed
+}
+
+/// The socket that an earlier supervisor listened on: whoever connected since then is served. Else a new one.
+fn listen(home: &Home, left: Option<OwnedFd>, link: &KeeperLink) -> io::Result<UnixListener> {
+    let listener = match left {
+        Some(left) => std::os::unix::net::UnixListener::from(left),
+        None => home.listen()?,
+    };
+    listener.set_nonblocking(true)?;
+    link.keep(Kept::Listener, OwnedFd::from(listener.try_clone()?))?;
+    UnixListener::from_std(listener)
 }
 
 /// Set by tests to follow the way that machines without a writable cgroup v2 go.
 const NO_CGROUPS: &str = "LANEWAY_TEST_NO_CGROUPS";
 
-/// Ends what a dead pair left behind: nothing runs twice.
-fn clear_leftovers(fleet: &str, cgroups: Option<&Cgroups>) {
-    let left = cgroups.map_or(0, Cgroups::clear);
-    if left > 0 {
-        warn!("ended the processes of {left} runs that an earlier supervisor left");
-    }
-    for survivor in tree::kill_leftovers(fleet) {
-        warn!("ended pid {} ({}), which an earlier supervisor left", survivor.pid, survivor.command);
-    }
+/// The process that `pidfd` means, if it lives.
+fn pid_of(pidfd: &OwnedFd) -> Option<u32> {
+    let shown = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let pid = shown.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    pid.trim().parse().ok()
 }
 
-/// Resolves when the process ends.
-async fn death_of(pid: nix::unistd::Pid) {
-    let Some(pid) = Pid::from_raw(pid.as_raw()) else { return };
-    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
-    if processes::ended(pidfd).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// The plan that the supervisor before this one ran, in the directory whose descriptor the keeper left.
-fn remembered() -> Option<Plan> {
-    let path = std::fs::read_link(format!("/proc/self/fd/{RUN_DIR_FD}")).ok()?;
-    Home::of(path.parent()?).running_plan()
-}
-
-fn read_launch() -> io::Result<Launch> {
-    let mut file = File::from(take(LAUNCH_FD));
-    file.rewind()?;
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
-    Ok(serde_json::from_str(&text)?)
-}
-
-/// Owns a descriptor that the keeper left, and keeps it from every process that is made from now on.
-fn take(number: RawFd) -> OwnedFd {
-    let _ = fcntl(borrow(number), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
-    // SAFETY: the keeper leaves it open for this process, and each is taken once.
-    unsafe { OwnedFd::from_raw_fd(number) }
-}
-
-fn borrow(number: RawFd) -> BorrowedFd<'static> {
-    // SAFETY: used for one system call, which may fail if nothing is open there.
-    unsafe { BorrowedFd::borrow_raw(number) }
+fn read_launch(inheritance: &Inheritance) -> io::Result<Launch> {
+    let left = inheritance.estate.get(&Kept::Launch.number());
+    Launch::read(left.ok_or_else(|| io::Error::other("there is none"))?.try_clone()?)
 }

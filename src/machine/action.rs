@@ -15,6 +15,11 @@ pub enum Action {
         /// What shall run.
         work: Work,
     },
+    /// An earlier supervisor ordered this run and died: find out whether it was born. Comes back as `Spawned` or `Unborn`.
+    Recall {
+        /// Which run.
+        run: Run,
+    },
     /// Ask the run's process group to end.
     Signal {
         /// Which run.
@@ -63,7 +68,7 @@ pub enum Work {
 }
 
 /// What came of a request: who is not as wished. Empty = done.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// Whom it failed for.
     pub troubles: Vec<(InstanceId, Trouble)>,

@@ -16,8 +16,13 @@ pub(super) struct Brake {
 }
 
 impl Brake {
-    pub(super) fn new(limit: Option<spec::Brake>) -> Self {
-        Self { limit, full_at: Mono::default() }
+    /// One that would be full again at `full_at` if nothing more came.
+    pub(super) fn new(limit: Option<spec::Brake>, full_at: Mono) -> Self {
+        Self { limit, full_at }
+    }
+
+    pub(super) fn full_at(&self) -> Mono {
+        self.full_at
     }
 
     /// Takes one restart now, or says when there will be one to take.
@@ -40,7 +45,7 @@ mod tests {
 
     #[test]
     fn a_burst_passes_then_one_at_a_time() {
-        let mut brake = Brake::new(Some(spec::Brake { starts: 10, per: Duration::from_secs(1) }));
+        let mut brake = Brake::new(Some(spec::Brake { starts: 10, per: Duration::from_secs(1) }), Mono::default());
         let start = Mono::from_millis(5000);
         for _ in 0..10 {
             assert_eq!(brake.take(start), Ok(()));
@@ -56,7 +61,7 @@ mod tests {
 
     #[test]
     fn off_lets_everything_through() {
-        let mut brake = Brake::new(None);
+        let mut brake = Brake::new(None, Mono::default());
         assert!((0..1000).all(|_| brake.take(Mono::default()).is_ok()));
     }
 }

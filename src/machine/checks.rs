@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::event::Verdict;
 use crate::model::{Health, Mono};
 use crate::plan::spec::HealthCheck;
@@ -10,7 +12,7 @@ use crate::plan::spec::HealthCheck;
 const TICK: Duration = Duration::from_millis(500);
 
 /// The checks of one run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checks {
     /// When the next one begins; `None` while one is under way, or where there is no check.
     pub due: Option<Mono>,
@@ -29,7 +31,7 @@ pub struct Checks {
 }
 
 /// The end of one check.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checked {
     /// When.
     pub at: Mono,

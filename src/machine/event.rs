@@ -31,6 +31,11 @@ pub enum Event {
         /// What is in the way.
         obstacle: Obstacle,
     },
+    /// An earlier supervisor ordered the run and died; its first process was never made.
+    Unborn {
+        /// Which run.
+        run: Run,
+    },
     /// The run's first process ended.
     Exited {
         /// Which run.
@@ -57,7 +62,7 @@ pub enum Event {
 }
 
 /// Names one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestId(pub u64);
 
 /// What a person may wish.

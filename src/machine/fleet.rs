@@ -1,7 +1,9 @@
 //! All instances together: who may begin, who may end, what was wished, and when to look again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::action::{Action, Answer, Trouble};
 use super::brake::Brake;
@@ -31,11 +33,38 @@ pub struct Fleet {
     touched: BTreeSet<InstanceId>,
     brake: Brake,
     wishes: Vec<Wish>,
+    /// The last wishes that were answered, and how.
+    answered: VecDeque<(RequestId, Answer)>,
     ending: bool,
+    /// Whose record has to be written again.
+    unsaved: BTreeSet<InstanceId>,
 }
 
-/// A request that has not had its effect.
+/// What outlives a supervisor besides its instances.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    wishes: Vec<Wish>,
+    answered: VecDeque<(RequestId, Answer)>,
+    ending: bool,
+    brake_full_at: Mono,
+}
+
+/// What is known of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It was never heard of.
+    New,
+    /// It was heard, and has not had its effect.
+    Waits,
+    /// It was answered.
+    Answered(Answer),
+}
+
+/// How many answered wishes are remembered, for clients that ask again because their supervisor died.
+const ANSWERED: usize = 64;
+
+/// A request that has not had its effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Wish {
     id: RequestId,
     who: Vec<InstanceId>,
@@ -44,7 +73,7 @@ struct Wish {
 }
 
 /// When a wish is fulfilled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Until {
     Started,
     Healthy,
@@ -62,6 +91,13 @@ impl Fleet {
     /// A fleet at rest. `seed` spreads restarts in time.
     #[must_use]
     pub fn new(plan: Arc<Plan>, seed: u64) -> Self {
+        let instances = vec![Instance::at_rest(false); plan.specs.len()];
+        Self::restore(plan, seed, instances, Memory::default())
+    }
+
+    /// A fleet as an earlier supervisor left it: `instances` in the order of the plan. Call `resume` next.
+    #[must_use]
+    pub fn restore(plan: Arc<Plan>, seed: u64, instances: Vec<Instance>, memory: Memory) -> Self {
         let count = plan.specs.len();
         let mut dependents = vec![Vec::new(); count];
         for id in plan.ids() {
@@ -69,20 +105,61 @@ impl Fleet {
                 dependents[dependency.on.index()].push(id);
             }
         }
+        let Memory { wishes, answered, ending, brake_full_at } = memory;
         Self {
             seed,
-            instances: vec![Instance::new(); count],
-            shown: vec![(Phase::Stopped, Health::Unknown, None); count],
+            shown: instances.iter().map(words).collect(),
+            instances,
             dependents,
             deadlines: vec![None; count],
             timeline: BTreeSet::new(),
             at_the_gate: BTreeSet::new(),
             touched: BTreeSet::new(),
-            brake: Brake::new(plan.restart_brake),
-            wishes: Vec::new(),
-            ending: false,
+            brake: Brake::new(plan.restart_brake, brake_full_at),
+            wishes,
+            answered,
+            ending,
+            unsaved: BTreeSet::new(),
             plan,
         }
+    }
+
+    /// What to keep for the next supervisor, besides the instances.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        Memory {
+            wishes: self.wishes.clone(),
+            answered: self.answered.clone(),
+            ending: self.ending,
+            brake_full_at: self.brake.full_at(),
+        }
+    }
+
+    /// The instances that changed since the last call: their records have to be written before the orders of the step
+    /// are carried out.
+    pub fn take_unsaved(&mut self) -> BTreeSet<InstanceId> {
+        std::mem::take(&mut self.unsaved)
+    }
+
+    /// What is known of a request that may have come before: a client asks again when its supervisor dies.
+    #[must_use]
+    pub fn standing(&self, id: RequestId) -> Standing {
+        if self.wishes.iter().any(|wish| wish.id == id) {
+            return Standing::Waits;
+        }
+        let answered = self.answered.iter().find(|(known, _)| *known == id);
+        answered.map_or(Standing::New, |(_, answer)| Standing::Answered(answer.clone()))
+    }
+
+    /// Goes on where an earlier supervisor stopped: gives again what it may not have carried out.
+    pub fn resume(&mut self, now: Mono) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for id in self.plan.ids().collect::<Vec<_>>() {
+            self.with(id, now, &mut actions, Instance::resume);
+        }
+        self.open_gates(now, &mut actions);
+        self.settle(now, &mut actions);
+        actions
     }
 
     /// What is being run.
@@ -119,6 +196,7 @@ impl Fleet {
             Event::NotSpawned { run, obstacle } => {
                 self.with_run(run, now, &mut actions, |i, cx| i.not_spawned(cx, obstacle));
             }
+            Event::Unborn { run } => self.with_run(run, now, &mut actions, Instance::unborn),
             Event::Exited { run, exit } => self.with_run(run, now, &mut actions, |i, cx| i.exited(cx, exit)),
             Event::Swept { run, left } => self.with_run(run, now, &mut actions, |i, cx| i.swept(cx, left)),
             Event::Probed { run, verdict } => self.with_run(run, now, &mut actions, |i, cx| i.probed(cx, verdict)),
@@ -199,6 +277,9 @@ impl Fleet {
             }
             Request::Stop { who } => {
                 self.wish_down(&who, now, actions);
+                for one in &who {
+                    self.with(*one, now, actions, |i, _| i.held = true);
+                }
                 (who, Until::Stopped, None)
             }
             Request::Down { now: at_once } => {
@@ -360,6 +441,7 @@ impl Fleet {
     /// Ends a step: deadlines, news, replies.
     fn settle(&mut self, now: Mono, actions: &mut Vec<Action>) {
         for id in std::mem::take(&mut self.touched) {
+            self.unsaved.insert(id);
             let index = id.index();
             let deadline = self.instances[index].state.deadline();
             if deadline != self.deadlines[index] {
@@ -371,8 +453,7 @@ impl Fleet {
                 }
                 self.deadlines[index] = deadline;
             }
-            let instance = &self.instances[index];
-            let words = (instance.state.phase(), instance.state.health(), instance.state.pre_start());
+            let words = words(&self.instances[index]);
             if words != self.shown[index] {
                 self.shown[index] = words;
                 self.instances[index].since = now;
@@ -385,6 +466,13 @@ impl Fleet {
                 None => self.wishes.push(wish),
             }
         }
+        for action in actions.iter() {
+            if let Action::Reply { id, answer } = action {
+                self.answered.push_back((*id, answer.clone()));
+            }
+        }
+        let forgotten = self.answered.len().saturating_sub(ANSWERED);
+        self.answered.drain(..forgotten);
         if self.ending && self.instances.iter().all(|i| i.state == State::Stopped || !i.state.survivors().is_empty()) {
             actions.push(Action::Exit);
         }
@@ -439,6 +527,11 @@ impl Fleet {
     fn is_hopeless(&self, id: InstanceId) -> bool {
         matches!(self.progress(id, Until::Healthy), Progress::Stuck(_))
     }
+}
+
+/// What people are told of an instance when it changes.
+fn words(instance: &Instance) -> (Phase, Health, Option<usize>) {
+    (instance.state.phase(), instance.state.health(), instance.state.pre_start())
 }
 
 /// Whether its server exists, or did its work.

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::action::{Action, Work};
 use super::backoff;
 use super::checks::Checks;
@@ -17,11 +19,14 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a killed process may take to end before it is called a survivor.
 const DEATH_DEADLINE: Duration = Duration::from_secs(5);
 
-/// One instance.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One instance. All of it is data, and means the same to the supervisor that comes after this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
     /// What people want of it.
     pub goal: Goal,
+    /// A person stopped it, and not everything: `unless-stopped` remembers that over a reboot.
+    #[serde(default)]
+    pub held: bool,
     /// What is observed of it.
     pub state: State,
     /// Since when its phase and health have been what they are.
@@ -48,9 +53,12 @@ pub(super) struct Context<'a> {
 }
 
 impl Instance {
-    pub(super) fn new() -> Self {
+    /// One at rest; `held` if a person stopped it.
+    #[must_use]
+    pub fn at_rest(held: bool) -> Self {
         Self {
             goal: Goal::Down,
+            held,
             state: State::Stopped,
             since: Mono::default(),
             generation: 0,
@@ -61,9 +69,35 @@ impl Instance {
         }
     }
 
+    /// The same without long texts: they only explain, and come again with the next look.
+    #[must_use]
+    pub fn abridged(&self) -> Self {
+        let mut brief = Self { last_failure: None, ..self.clone() };
+        match &mut brief.state {
+            State::Waiting(waiting @ Waiting::Obstacle { looking: None, .. }) => {
+                *waiting = Waiting::Turn { cause: Cause::Wish, on: Vec::new() };
+            }
+            State::Waiting(Waiting::Obstacle { obstacle, .. }) => {
+                *obstacle = Obstacle::Resources { error: String::new() };
+            }
+            State::Starting(Starting { stage: Stage::Server(checks), .. }) | State::Running { checks, .. } => {
+                checks.last = None;
+            }
+            State::Stopping(stopping) => stopping.left.clear(),
+            State::Sweeping(sweeping) => sweeping.left.clear(),
+            State::Backoff { failure, .. } | State::Failed { failure } => failure.last_check = None,
+            State::Starting(Starting { stage: Stage::PreStart(_), .. })
+            | State::Stopped
+            | State::Waiting(Waiting::Turn { .. } | Waiting::Brake { .. })
+            | State::Completed => {}
+        }
+        brief
+    }
+
     /// A person wants it to run.
     pub(super) fn wish_up(&mut self, now: Mono) {
         self.goal = Goal::Up;
+        self.held = false;
         self.failures = 0;
         match &mut self.state {
             State::Starting(_) | State::Running { .. } => {}
@@ -151,11 +185,7 @@ impl Instance {
     pub(super) fn spawned(&mut self, cx: &mut Context<'_>, pid: u32) {
         match &mut self.state {
             State::Starting(Starting { run, stage, .. }) => {
-                let work = match stage {
-                    Stage::PreStart(command) => Work::PreStart(*command),
-                    Stage::Server(_) => Work::Server,
-                };
-                let run = *run;
+                let (run, work) = (*run, stage.work());
                 self.born(cx, run, pid, work);
             }
             State::Waiting(Waiting::Obstacle { looking: Some(run), work, .. }) => {
@@ -193,8 +223,7 @@ impl Instance {
     /// The run's first process could not be made.
     pub(super) fn not_spawned(&mut self, cx: &mut Context<'_>, obstacle: Obstacle) {
         let work = match &self.state {
-            State::Starting(Starting { stage: Stage::PreStart(command), .. }) => Work::PreStart(*command),
-            State::Starting(Starting { stage: Stage::Server(_), .. }) => Work::Server,
+            State::Starting(Starting { stage, .. }) => stage.work(),
             State::Waiting(Waiting::Obstacle { work, .. }) => *work,
             State::Stopping(stopping) => {
                 let then = stopping.then.clone();
@@ -210,6 +239,63 @@ impl Instance {
         };
         let look_at = cx.now + LOOK_AGAIN;
         self.state = State::Waiting(Waiting::Obstacle { obstacle, work, look_at, looking: None });
+    }
+
+    /// The supervisor that ordered the run died before the run was made.
+    pub(super) fn unborn(&mut self, cx: &mut Context<'_>) {
+        match &self.state {
+            State::Starting(Starting { run, pid: None, stage, .. }) => {
+                let (run, work) = (*run, stage.work());
+                cx.actions.push(Action::Spawn { run, work });
+            }
+            State::Waiting(Waiting::Obstacle { looking: Some(run), work, .. }) => {
+                let (run, work) = (*run, *work);
+                cx.actions.push(Action::Spawn { run, work });
+            }
+            State::Stopping(Stopping { pid: None, then, .. }) => {
+                let then = then.clone();
+                self.go_on(cx, then);
+            }
+            State::Starting(_)
+            | State::Stopping(_)
+            | State::Stopped
+            | State::Waiting(_)
+            | State::Running { .. }
+            | State::Sweeping(_)
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Completed => {}
+        }
+    }
+
+    /// The supervisor died and another one goes on: gives again the orders whose effect may not have come. Each of them
+    /// may be carried out twice without harm.
+    pub(super) fn resume(&mut self, cx: &mut Context<'_>) {
+        match &mut self.state {
+            State::Starting(Starting { run, pid: None, .. })
+            | State::Waiting(Waiting::Obstacle { looking: Some(run), .. })
+            | State::Stopping(Stopping { run, pid: None, .. }) => cx.actions.push(Action::Recall { run: *run }),
+            State::Starting(Starting { stage: Stage::Server(checks), .. }) | State::Running { checks, .. } => {
+                if cx.spec.healthcheck.is_some() {
+                    // At once: until then people see the old answer with its age.
+                    checks.due = Some(cx.now);
+                }
+            }
+            State::Stopping(Stopping { run, killed: true, .. }) => cx.actions.push(Action::Kill { run: *run }),
+            State::Stopping(Stopping { run, .. }) => {
+                cx.actions.push(Action::Signal { run: *run, signal: cx.spec.stop_signal });
+            }
+            State::Sweeping(sweeping) => {
+                sweeping.again_at = None;
+                cx.actions.push(Action::Sweep { run: sweeping.run });
+            }
+            State::Starting(Starting { stage: Stage::PreStart(_), .. })
+            | State::Stopped
+            | State::Waiting(_)
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Completed => {}
+        }
     }
 
     /// The run's first process ended. What else there is of the run goes with it before anything follows.

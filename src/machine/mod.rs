@@ -20,6 +20,6 @@ mod tests;
 pub use action::{Action, Answer, Trouble, Work};
 pub use checks::{Checked, Checks};
 pub use event::{Event, Fault, Obstacle, Owner, Request, RequestId, Survivor, Verdict, Wait};
-pub use fleet::Fleet;
+pub use fleet::{Fleet, Memory, Standing};
 pub use instance::Instance;
 pub use state::{Cause, Failure, FailureKind, Stage, Starting, State, Stopping, Sweeping, Then, Waiting};

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::action::Work;
 use super::checks::{Checked, Checks};
 use super::event::{Obstacle, Survivor};
 use crate::model::{Exit, Health, InstanceId, Mono, Phase, Run};
 
 /// What is observed of an instance. Data lives in the variant that it belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum State {
     /// Nothing of it runs, and nothing is meant to.
     Stopped,
@@ -48,7 +51,8 @@ pub enum State {
 }
 
 /// Why an instance that shall start has not.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Waiting {
     /// The fleet has not let it begin yet.
     Turn {
@@ -76,7 +80,8 @@ pub enum Waiting {
 }
 
 /// Why an instance begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// A person wants it.
     Wish,
@@ -87,7 +92,7 @@ pub enum Cause {
 }
 
 /// A start under way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Starting {
     /// Which run.
     pub run: Run,
@@ -102,7 +107,8 @@ pub struct Starting {
 }
 
 /// How far a start is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// The `pre_start` command at this position runs.
     PreStart(usize),
@@ -110,8 +116,18 @@ pub enum Stage {
     Server(Checks),
 }
 
+impl Stage {
+    /// What runs.
+    pub(super) fn work(&self) -> Work {
+        match self {
+            Self::PreStart(command) => Work::PreStart(*command),
+            Self::Server(_) => Work::Server,
+        }
+    }
+}
+
 /// A stop under way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopping {
     /// Which run.
     pub run: Run,
@@ -128,7 +144,7 @@ pub struct Stopping {
 }
 
 /// The clearing of a run whose first process is gone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sweeping {
     /// Which run.
     pub run: Run,
@@ -141,7 +157,8 @@ pub struct Sweeping {
 }
 
 /// What comes after a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Then {
     /// Nothing.
     Rest,
@@ -156,7 +173,7 @@ pub enum Then {
 }
 
 /// A failure, and what was known of the server at that time.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// What happened.
     pub kind: FailureKind,
@@ -167,7 +184,8 @@ pub struct Failure {
 }
 
 /// What counts as a failure.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FailureKind {
     /// The server ended by itself.
     Exited {

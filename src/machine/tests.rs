@@ -571,6 +571,7 @@ mod world {
                         assert!(self.alive.contains(run), "a signal to nobody");
                     }
                     Action::Exit => self.exited = true,
+                    Action::Recall { .. } => panic!("no supervisor died"),
                     Action::Changed { .. } | Action::Reply { .. } => {}
                 }
             }

@@ -8,12 +8,26 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A point in time: what has passed since the supervisor started, on the monotonic clock.
+/// A point in time: what has passed since the machine was booted, on the monotonic clock. So it means the same to a
+/// supervisor and to the one that succeeds it. Written as nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "u64", into = "u64")]
 pub struct Mono(pub Duration);
 
+impl From<u64> for Mono {
+    fn from(nanos: u64) -> Self {
+        Self(Duration::from_nanos(nanos))
+    }
+}
+
+impl From<Mono> for u64 {
+    fn from(point: Mono) -> Self {
+        Self::try_from(point.0.as_nanos()).unwrap_or(Self::MAX)
+    }
+}
+
 impl Mono {
-    /// A point `ms` milliseconds after the start.
+    /// A point `ms` milliseconds after the boot.
     #[must_use]
     pub const fn from_millis(ms: u64) -> Self {
         Self(Duration::from_millis(ms))

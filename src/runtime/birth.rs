@@ -21,6 +21,8 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{ForkResult, pipe2};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::records::BirthPlace;
+
 /// What to become.
 #[derive(Debug)]
 pub struct Program<'a> {
@@ -42,6 +44,8 @@ pub struct Program<'a> {
     pub descriptors: u64,
     /// File mode mask.
     pub umask: u32,
+    /// Where it notes its number, for a supervisor that succeeds this one.
+    pub birth_place: Option<BirthPlace>,
 }
 
 /// A child that runs its program.
@@ -64,6 +68,7 @@ struct Prepared {
     input: RawFd,
     output: RawFd,
     failure: RawFd,
+    birth_place: Option<BirthPlace>,
     limit: libc::rlimit,
     umask: libc::mode_t,
 }
@@ -92,6 +97,7 @@ pub fn give_birth(program: &Program<'_>, known: &Mutex<HashSet<u32>>) -> io::Res
         input: program.input.as_raw_fd(),
         output: program.output.as_raw_fd(),
         failure: their_failure.as_raw_fd(),
+        birth_place: program.birth_place,
         limit: libc::rlimit { rlim_cur: program.descriptors.min(hard), rlim_max: hard },
         umask: program.umask,
     };
@@ -196,6 +202,14 @@ fn fork(prepared: &Prepared) -> io::Result<Newborn> {
 
 /// In the child: never returns, never allocates, never locks.
 fn become_program(prepared: &Prepared) -> ! {
+    if let Some(BirthPlace { descriptor, offset }) = prepared.birth_place {
+        // First of all: if the supervisor dies now, its successor knows whom it made.
+        // SAFETY: plain system calls.
+        unsafe {
+            let pid = libc::getpid().to_le_bytes();
+            libc::pwrite(descriptor, pid.as_ptr().cast(), pid.len(), offset);
+        }
+    }
     let failed = match set_up(prepared) {
         Ok(()) => {
             let (path, arguments, environment) =

@@ -3,6 +3,7 @@
 //! Only membership is used, no controllers, so a hybrid hierarchy or a delegated subtree is enough. `cgroup.kill` came
 //! with Linux 5.14; before it, the cgroup is frozen, so that nobody forks away, and its members are killed one by one.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -64,11 +65,19 @@ impl Cgroups {
         }
     }
 
-    /// Kills and clears whatever an earlier supervisor left here. Returns how many cgroups it cleared.
+    /// The cgroup of a run of an earlier supervisor, if there is one.
     #[must_use]
-    pub fn clear(&self) -> usize {
+    pub fn existing(&self, run: &str) -> Option<Cgroup> {
+        let path = self.base.join(run);
+        path.is_dir().then_some(Cgroup { path })
+    }
+
+    /// Kills and clears whatever earlier supervisors left here but the runs in `adopted`. Returns how many it cleared.
+    #[must_use]
+    pub fn clear(&self, adopted: &BTreeSet<String>) -> usize {
         let Ok(entries) = fs::read_dir(&self.base) else { return 0 };
         let left = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let left = left.filter(|entry| !entry.file_name().to_str().is_some_and(|run| adopted.contains(run)));
         left.map(|entry| Cgroup { path: entry.path() })
             .filter(|cgroup| {
                 let lived = cgroup.is_populated();

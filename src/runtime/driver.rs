@@ -1,51 +1,72 @@
 //! The one loop: an event comes in, the machine steps, its orders are carried out. It awaits nothing else: whatever may
 //! block runs in a task or in the spawner thread and comes back as an event.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot};
-use tokio::time::sleep_until;
+use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
 
-use super::clock::Clock;
+use super::clock::{Clock, pause, wall_clock};
 use super::handle::{Handle, Order};
-use super::home::Home;
 use super::lane;
-use super::link::KeeperLink;
+use super::link::{KeeperLink, News, pidfd_of};
 use super::look;
 use super::probe::{CheckUnderWay, KnownListener, Patient, Prober};
+use super::processes::ended;
+use super::records::{BirthPlace, Record, Records};
 use super::spawn::{Job, Spawner};
+use super::succession::Adopted;
 use super::tree::Tree;
-use crate::machine::{Action, Event, Fleet, Obstacle, Request, RequestId, Trouble, Wait, Work};
-use crate::model::{Goal, Health, InstanceId, InstanceName, Phase, Run};
+use super::upgrade;
+use crate::keeper::protocol::{Kept, news};
+use crate::machine::{Action, Event, Fleet, Memory, Obstacle, Request, RequestId, Standing, Trouble, Wait, Work};
+use crate::model::{Exit, Health, InstanceId, Mono, Phase, Run};
 use crate::plan::spec::{Database, Framework, HealthCheck, HealthTest, Plan, Spec};
 use crate::view::explain;
 use crate::view::snapshot::{self, FleetStatus, InstanceStatus, Outcome, Surroundings};
+
+/// From one try to start a keeper to the next.
+const KEEPER_AGAIN: Duration = Duration::from_millis(500);
+/// How long a process may take from its clone to its first act.
+const BIRTH: Duration = Duration::from_secs(5);
+/// From one look at a birth to the next.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// From the answer to whoever asked for an upgrade to the upgrade.
+const GOODBYE: Duration = Duration::from_millis(50);
+/// How long an answer waits for the disk.
+const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs the fleet.
 #[derive(Debug)]
 pub struct Driver {
     clock: Clock,
     fleet: Fleet,
-    home: Home,
     tools: Arc<Tools>,
-    keeper_pid: u32,
+    started: Mono,
     trees: HashMap<Run, Living>,
+    records: Records,
+    memory: Memory,
     facts: mpsc::UnboundedSender<Fact>,
     inbox: mpsc::UnboundedReceiver<Fact>,
     orders: mpsc::Receiver<Order>,
     waiting: HashMap<RequestId, Waiting>,
     requests: u64,
     watchers: broadcast::Sender<InstanceStatus>,
-    goals: BTreeSet<InstanceName>,
     warnings: BTreeMap<InstanceId, String>,
     /// Counts health checks: each command check is a run with a label of its own.
     checks: u64,
+    /// Who shall be started before anything else.
+    wanted: Vec<InstanceId>,
+    /// Where the binary to become is named.
+    upgrade: PathBuf,
 }
 
 /// What carries orders out.
@@ -54,7 +75,7 @@ pub struct Tools {
     /// Makes processes.
     pub spawner: Spawner,
     /// Takes pipes and writes logs.
-    pub keeper: KeeperLink,
+    pub keeper: Arc<KeeperLink>,
     /// Checks health.
     pub prober: Prober,
 }
@@ -79,51 +100,75 @@ struct Waiting {
 enum Fact {
     Born(Run, Tree),
     Event(Event),
+    /// Was this run born before this supervisor was? Asked since then.
+    Recall(Run, Mono),
+    /// A child of the keeper has ended, and may be a stranger.
+    KeepersChild,
     KeeperDied,
+    /// A binary proved itself, and whoever asked was told.
+    Proven(OwnedFd),
 }
 
 impl Driver {
-    /// A driver of the fleet `plan`, at rest.
+    /// A driver of the fleet `plan`, which goes on with what was `adopted`. `upgrade` is where a binary to become is named.
     #[must_use]
-    pub fn new(plan: Arc<Plan>, clock: Clock, home: Home, tools: Tools, keeper_pid: u32, seed: u64) -> (Self, Handle) {
+    pub fn new(plan: Arc<Plan>, upgrade: PathBuf, tools: Tools, records: Records, adopted: Adopted) -> (Self, Handle) {
+        let clock = Clock::start();
+        let seed = u64::from(std::process::id()) ^ u64::from(wall_clock().subsec_nanos()) << 32;
         let (handle, orders) = Handle::new();
         let (facts, inbox) = mpsc::unbounded_channel();
-        let driver = Self {
+        let Adopted { instances, memory, trees, gone, wanted } = adopted;
+        for run in gone {
+            let _ = facts.send(Fact::Event(Event::Exited { run, exit: Exit::Unknown }));
+        }
+        let mut driver = Self {
             clock,
-            fleet: Fleet::new(plan, seed),
-            home,
+            fleet: Fleet::restore(plan, seed, instances, memory),
             tools: Arc::new(tools),
-            keeper_pid,
+            started: clock.now(),
             trees: HashMap::new(),
+            records,
+            memory: Memory::default(),
             facts,
             inbox,
             orders,
             waiting: HashMap::new(),
             requests: 0,
             watchers: broadcast::channel(1024).0,
-            goals: BTreeSet::new(),
             warnings: BTreeMap::new(),
             checks: 0,
+            wanted: Vec::new(),
+            upgrade,
         };
+        for (run, tree) in trees {
+            driver.live(run, tree);
+        }
+        driver.wanted = wanted;
         (driver, handle)
     }
 
-    /// Runs until everything is down. `keeper_died` resolves when the keeper does: then the fleet goes down too, for
-    /// nobody reads its output any more.
+    /// Runs until everything is down. `keeper` is a handle to the keeper.
     ///
     /// # Errors
     /// When signals cannot be listened to.
-    pub async fn run(mut self, keeper_died: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
-        let facts = self.facts.clone();
-        tokio::spawn(async move {
-            keeper_died.await;
-            let _ = facts.send(Fact::KeeperDied);
-        });
+    pub async fn run(mut self, keeper: OwnedFd) -> io::Result<()> {
         let mut term = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut child = signal(SignalKind::child())?;
-        self.resume();
+        upgrade::hear_signals();
+        self.listen_to_keeper(keeper);
+        let mut actions = self.fleet.resume(self.clock.now());
+        self.save();
+        let who = std::mem::take(&mut self.wanted);
+        if !who.is_empty() {
+            let id = self.next_request();
+            actions.extend(self.step(Event::Request { id, request: Request::Start { who, wait: Wait::Started } }));
+        }
+        if self.obey(actions) {
+            return Ok(());
+        }
+        self.tools.spawner.reap_strangers();
         loop {
             let deadline = self.fleet.next_deadline();
             let due = async {
@@ -152,24 +197,110 @@ impl Driver {
         }
     }
 
-    /// Starts again what an earlier supervisor ran, if it did not end as planned.
-    fn resume(&mut self) {
-        let plan = Arc::clone(self.fleet.plan());
-        let who: Vec<_> = self.home.goals().iter().filter_map(|name| plan.find(name.as_str())).collect();
-        if !who.is_empty() {
-            info!("an earlier supervisor died; starting {} instances again", who.len());
-            self.requests += 1;
-            let request = Request::Start { who, wait: Wait::Started };
-            let actions = self.step(Event::Request { id: RequestId(self.requests), request });
-            self.obey(actions);
+    /// Hears of its death, and of what it says until then.
+    fn listen_to_keeper(&self, keeper: OwnedFd) {
+        let facts = self.facts.clone();
+        tokio::spawn(async move {
+            if ended(keeper).await.is_ok() {
+                let _ = facts.send(Fact::KeeperDied);
+            }
+        });
+        let (facts, socket) = (self.facts.clone(), self.tools.keeper.socket());
+        tokio::spawn(async move {
+            let Ok(socket) = socket else { return };
+            let Ok(mut stream) = News::new(socket) else { return };
+            while let Ok(news) = stream.next().await {
+                if news == news::CHILD {
+                    let _ = facts.send(Fact::KeepersChild);
+                }
+            }
+        });
+    }
+
+    /// Nothing is lost by its death but the process itself: the servers write on, and what they write waits in pipes.
+    fn succeed_keeper(&mut self) {
+        match self.tools.keeper.succeed() {
+            Ok(keeper) => {
+                let pid = self.tools.keeper.pid();
+                warn!("the keeper died; a new one runs, pid {pid}");
+                self.tools.spawner.spare(pid);
+                self.listen_to_keeper(keeper);
+            }
+            Err(error) => {
+                error!("the keeper died, and no new one can be started: {error}; trying again");
+                let facts = self.facts.clone();
+                tokio::spawn(async move {
+                    sleep(KEEPER_AGAIN).await;
+                    let _ = facts.send(Fact::KeeperDied);
+                });
+            }
         }
+    }
+
+    /// In a thread of its own: a binary may take its time to fail.
+    fn prove_binary(&self, reply: oneshot::Sender<Result<String, String>>) {
+        let keeper = &self.tools.keeper;
+        if keeper.kept(Kept::Binary).is_some() {
+            let _ = reply.send(Err("an upgrade is under way already: the keeper follows soon".to_owned()));
+            return;
+        }
+        let (launch, records) = (keeper.kept(Kept::Launch), keeper.kept(Kept::Records));
+        let (path, instances, facts) = (self.upgrade.clone(), self.fleet.plan().specs.len(), self.facts.clone());
+        tokio::task::spawn_blocking(move || {
+            let (Some(launch), Some(records)) = (launch, records) else { return };
+            let binary = upgrade::open_binary(&path);
+            let proof = binary.and_then(|file| Ok((upgrade::prove(&file, &launch, &records, instances)?, file)));
+            let binary = match proof {
+                Ok((version, binary)) => {
+                    info!("becoming laneway {version}");
+                    let _ = reply.send(Ok(version));
+                    binary
+                }
+                Err(why) => {
+                    warn!("refused to become another binary: {why}");
+                    let _ = reply.send(Err(why));
+                    return;
+                }
+            };
+            // Time for the answer to leave.
+            pause(GOODBYE);
+            let _ = facts.send(Fact::Proven(binary.into()));
+        });
+    }
+
+    /// Everything is recorded already, as for a successor. If the new program dies soon, the keeper starts the old one.
+    fn become_binary(&mut self, binary: &OwnedFd) -> io::Result<()> {
+        let keeper = &self.tools.keeper;
+        keeper.keep(Kept::Binary, binary.try_clone()?)?;
+        let table = keeper.leave(&pidfd_of(keeper.pid())?)?;
+        let Err(error) = upgrade::become_program(binary, &table);
+        keeper.forget(Kept::Binary);
+        Err(error)
     }
 
     fn go_down(&mut self, why: &str) -> Vec<Action> {
         info!("{why}: going down");
         // Never without grace: a service manager sends one signal to the keeper, which hands it on, and one to us.
-        self.requests += 1;
-        self.step(Event::Request { id: RequestId(self.requests), request: Request::Down { now: false } })
+        let id = self.next_request();
+        self.step(Event::Request { id, request: Request::Down { now: false } })
+    }
+
+    /// A name for a request that came without: no supervisor of this boot has used it.
+    fn next_request(&mut self) -> RequestId {
+        let now = u64::try_from(self.clock.now().0.as_nanos()).unwrap_or(u64::MAX);
+        self.requests = now.max(self.requests + 1);
+        RequestId(self.requests)
+    }
+
+    /// The processes of a run, from now on.
+    fn live(&mut self, run: Run, tree: Tree) {
+        let tree = Arc::new(tree);
+        self.trees.insert(run, Living { tree: Arc::clone(&tree), listener: Arc::default(), check: Arc::default() });
+        let facts = self.facts.clone();
+        tokio::spawn(async move {
+            let exit = tree.exit().await;
+            let _ = facts.send(Fact::Event(Event::Exited { run, exit }));
+        });
     }
 
     fn take_fact(&mut self, fact: Fact) -> Vec<Action> {
@@ -179,24 +310,30 @@ impl Driver {
                     && left.is_empty()
                 {
                     self.trees.remove(run);
+                    self.tools.keeper.is_over(*run);
                 }
                 self.step(event)
             }
             Fact::Born(run, tree) => {
-                let (pid, tree) = (tree.pid(), Arc::new(tree));
-                self.trees
-                    .insert(run, Living { tree: Arc::clone(&tree), listener: Arc::default(), check: Arc::default() });
-                let facts = self.facts.clone();
-                tokio::spawn(async move {
-                    let exit = tree.exit().await;
-                    let _ = facts.send(Fact::Event(Event::Exited { run, exit }));
-                });
+                let pid = tree.pid();
+                self.live(run, tree);
                 self.tools.spawner.reap_strangers();
                 self.step(Event::Spawned { run, pid })
             }
+            Fact::Recall(run, since) => self.recall(run, since),
+            Fact::KeepersChild => {
+                self.tools.spawner.reap_strangers();
+                Vec::new()
+            }
             Fact::KeeperDied => {
-                error!("the keeper died, and with it the logs");
-                if self.fleet.is_ending() { Vec::new() } else { self.go_down("keeper died") }
+                self.succeed_keeper();
+                Vec::new()
+            }
+            Fact::Proven(binary) => {
+                if let Err(error) = self.become_binary(&binary) {
+                    error!("the new binary cannot be run, this one goes on: {error}");
+                }
+                Vec::new()
             }
         }
     }
@@ -211,38 +348,47 @@ impl Driver {
                 let _ = reply.send((self.status(), self.watchers.subscribe()));
                 Vec::new()
             }
-            Order::Request(request, reply) => {
-                self.requests += 1;
-                let id = RequestId(self.requests);
+            Order::Upgrade(reply) => {
+                self.prove_binary(reply);
+                Vec::new()
+            }
+            Order::Request(id, request, reply) => {
+                let id = id.unwrap_or_else(|| self.next_request());
                 let who = match &request {
                     Request::Start { who, .. } | Request::Restart { who, .. } | Request::Stop { who } => who.clone(),
                     Request::Down { .. } => self.fleet.plan().ids().collect(),
                 };
                 self.waiting.insert(id, Waiting { who, reply: Some(reply) });
-                self.step(Event::Request { id, request })
+                match self.fleet.standing(id) {
+                    Standing::New => self.step(Event::Request { id, request }),
+                    Standing::Waits => Vec::new(),
+                    Standing::Answered(answer) => vec![Action::Reply { id, answer }],
+                }
             }
         }
     }
 
     fn step(&mut self, event: Event) -> Vec<Action> {
-        let is_request = matches!(event, Event::Request { .. });
         let actions = self.fleet.step(event, self.clock.now());
-        if is_request {
-            self.keep_goals();
-        }
+        self.save();
         actions
     }
 
-    /// Goals are on the disk before a request is answered.
-    fn keep_goals(&mut self) {
-        let plan = self.fleet.plan();
-        let up = plan.ids().filter(|id| self.fleet.instance(*id).goal == Goal::Up);
-        let up: BTreeSet<_> = up.map(|id| plan.spec(id).name.clone()).collect();
-        if up != self.goals {
-            if let Err(error) = self.home.write_goals(&up) {
-                warn!("the goals cannot be written: {error}");
-            }
-            self.goals = up;
+    /// What changed is recorded before the orders that follow from it are carried out: whoever comes after this process
+    /// knows what may be under way.
+    fn save(&mut self) {
+        for id in self.fleet.take_unsaved() {
+            let instance = self.fleet.instance(id).clone();
+            let run = instance.state.run();
+            let process = run.and_then(|run| self.trees.get(&run)).map(|living| living.tree.identity());
+            let output = run.and_then(|run| self.tools.keeper.output_of(run));
+            let name = self.fleet.plan().spec(id).name.clone();
+            self.records.write(id, &Record { name, instance, process, output });
+        }
+        let memory = self.fleet.memory();
+        if memory != self.memory {
+            self.records.write_memory(&memory);
+            self.memory = memory;
         }
     }
 
@@ -252,6 +398,9 @@ impl Driver {
         for action in actions {
             match action {
                 Action::Spawn { run, work } => self.spawn(run, work),
+                Action::Recall { run } => {
+                    let _ = self.facts.send(Fact::Recall(run, self.clock.now()));
+                }
                 Action::Signal { run, signal } => {
                     if let Some(living) = self.trees.get(&run) {
                         living.tree.signal(signal);
@@ -274,13 +423,46 @@ impl Driver {
 
     fn spawn(&self, run: Run, work: Work) {
         let (plan, tools, facts) = (Arc::clone(self.fleet.plan()), Arc::clone(&self.tools), self.facts.clone());
+        let birth_place = self.records.expect(run);
         tokio::spawn(async move {
-            let fact = match make(plan, run, work, tools).await {
+            let made = match birth_place {
+                Ok(birth_place) => make(plan, run, work, tools, birth_place).await,
+                Err(error) => Err(Obstacle::Resources { error: look::words(&error) }),
+            };
+            let fact = match made {
                 Ok(tree) => Fact::Born(run, tree),
                 Err(obstacle) => Fact::Event(Event::NotSpawned { run, obstacle }),
             };
             let _ = facts.send(fact);
         });
+    }
+
+    /// An earlier supervisor may have made it and died before it could say so. The first act of a process is to note its
+    /// number; a process that has not come so far holds the run's pipe.
+    fn recall(&mut self, run: Run, since: Mono) -> Vec<Action> {
+        if let Some(pid) = self.records.born(run) {
+            let label = label(self.fleet.plan(), run);
+            let Some(tree) =
+                self.tools.spawner.adopt_newborn(&label, pid, self.tools.keeper.output_of(run).unwrap_or(0))
+            else {
+                // It lived and is gone, and so is whoever could say how.
+                let mut actions = self.step(Event::Spawned { run, pid });
+                actions.extend(self.step(Event::Exited { run, exit: Exit::Unknown }));
+                return actions;
+            };
+            self.live(run, tree);
+            return self.step(Event::Spawned { run, pid });
+        }
+        let now = self.clock.now();
+        if self.tools.keeper.has_writer(run) == Some(true) && now.since(since) < BIRTH {
+            let facts = self.facts.clone();
+            tokio::spawn(async move {
+                sleep(LOOK_AGAIN).await;
+                let _ = facts.send(Fact::Recall(run, since));
+            });
+            return Vec::new();
+        }
+        self.step(Event::Unborn { run })
     }
 
     fn sweep(&self, run: Run) {
@@ -359,7 +541,14 @@ impl Driver {
             troubles: told.collect(),
             instances: who.iter().map(|id| self.instance(*id)).collect(),
         };
-        let _ = reply.send(outcome);
+        let flushed = self.records.flushed();
+        tokio::spawn(async move {
+            // What was wished is on the disk before it is answered, unless the disk hangs.
+            if timeout(DISK_PATIENCE, flushed).await.is_err() {
+                warn!("the disk does not take the records; they are in memory");
+            }
+            let _ = reply.send(outcome);
+        });
     }
 
     fn instance(&self, id: InstanceId) -> InstanceStatus {
@@ -375,8 +564,8 @@ impl Driver {
             file: plan.file.clone(),
             profile: plan.profile.clone(),
             supervisor_pid: std::process::id(),
-            keeper_pid: self.keeper_pid,
-            uptime_seconds: self.clock.now().0.as_secs_f64(),
+            keeper_pid: self.tools.keeper.pid(),
+            uptime_seconds: self.clock.now().since(self.started).as_secs_f64(),
             ending: self.fleet.is_ending(),
             instances: plan.ids().map(|id| self.instance(id)).collect(),
         }
@@ -391,7 +580,13 @@ async fn heard(stream: &mut Stream) {
 }
 
 /// Looks for obstacles, prepares the lane, makes the process.
-async fn make(plan: Arc<Plan>, run: Run, work: Work, tools: Arc<Tools>) -> Result<Tree, Obstacle> {
+async fn make(
+    plan: Arc<Plan>,
+    run: Run,
+    work: Work,
+    tools: Arc<Tools>,
+    birth_place: BirthPlace,
+) -> Result<Tree, Obstacle> {
     let prepare = {
         let tools = Arc::clone(&tools);
         move || {
@@ -402,13 +597,15 @@ async fn make(plan: Arc<Plan>, run: Run, work: Work, tools: Arc<Tools>) -> Resul
             };
             // Also before `pre_start`: migrating for a server that cannot start helps nobody.
             look::port(spec)?;
-            job(spec, label(&plan, run), words, |spec| tools.keeper.pipe(run.instance, spec))
+            let job = job(spec, label(&plan, run), words, |spec| tools.keeper.pipe(run, spec))?;
+            Ok(Job { birth_place: Some(birth_place), ..job })
         }
     };
     tools.spawner.spawn(prepare).await
 }
 
-fn label(plan: &Plan, run: Run) -> String {
+/// Names the run among all of its fleet: in its marker, and in its cgroup.
+pub(super) fn label(plan: &Plan, run: Run) -> String {
     format!("{}-{}", plan.spec(run.instance).name, run.generation)
 }
 
@@ -425,5 +622,5 @@ fn job(
     let program = look::program(words, &spec.working_dir, path)?;
     let output = output(spec).map_err(|error| Obstacle::Resources { error: look::words(&error) })?;
     let (arguments, directory) = (words.to_vec(), spec.working_dir.clone());
-    Ok(Job { label, program, arguments, directory, environment, output })
+    Ok(Job { label, program, arguments, directory, environment, output, birth_place: None })
 }

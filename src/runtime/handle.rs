@@ -2,7 +2,7 @@
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::machine::Request;
+use crate::machine::{Request, RequestId};
 use crate::view::snapshot::{FleetStatus, InstanceStatus, Outcome};
 
 /// A way to reach the driver.
@@ -14,8 +14,10 @@ pub struct Handle {
 /// What the driver is asked.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// A wish; answered after its effect.
-    Request(Request, oneshot::Sender<Outcome>),
+    /// A wish; answered after its effect. Whoever named it may ask again, if the supervisor died over it.
+    Request(Option<RequestId>, Request, oneshot::Sender<Outcome>),
+    /// Become the binary that was named; answered with its version, or why not, before that happens.
+    Upgrade(oneshot::Sender<Result<String, String>>),
     /// How is everything?
     Look(oneshot::Sender<FleetStatus>),
     /// How is everything, and tell me what changes from there on.
@@ -33,12 +35,20 @@ impl Handle {
         (Self { orders }, inbox)
     }
 
-    /// Wishes something, and waits for its effect.
+    /// Wishes something, and waits for its effect. With the `id` of an earlier wish it is the same wish.
     ///
     /// # Errors
     /// When the supervisor ends first.
-    pub async fn request(&self, request: Request) -> Result<Outcome, Gone> {
-        self.ask(|reply| Order::Request(request, reply)).await
+    pub async fn request(&self, id: Option<RequestId>, request: Request) -> Result<Outcome, Gone> {
+        self.ask(|reply| Order::Request(id, request, reply)).await
+    }
+
+    /// Lets the binary that was named prove itself; then the supervisor becomes it. Its version, or why not.
+    ///
+    /// # Errors
+    /// When the supervisor ends first.
+    pub async fn upgrade(&self) -> Result<Result<String, String>, Gone> {
+        self.ask(Order::Upgrade).await
     }
 
     /// The state of the fleet.

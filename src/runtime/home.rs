@@ -1,6 +1,5 @@
-//! The directory `.run` in the state directory: lock, socket, the running plan, the goals. One place for their names.
+//! The directory `.run` in the state directory: lock, socket, the running plan, the records. One place for their names.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -13,7 +12,6 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
 
 use super::beneath;
-use crate::model::InstanceName;
 use crate::plan::spec::Plan;
 
 /// Longest path that a socket address holds, in bytes (`man 7 unix`).
@@ -96,6 +94,12 @@ impl Home {
         self.directory.join("lock").exists() && matches!(self.lock(), Ok(None))
     }
 
+    /// Whether a supervisor left without clearing up: it was killed, its keeper too if nobody holds the lock.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.directory.join("plan.json").exists()
+    }
+
     /// Names this fleet on this machine, in the markers of its processes; made once. Half of it says which directory it
     /// was made for: a copied checkout is another fleet, and must not take the original's processes for its own.
     ///
@@ -128,23 +132,42 @@ impl Home {
     /// The plan that runs, if one does.
     #[must_use]
     pub fn running_plan(&self) -> Option<Plan> {
-        let text = self.is_locked().then(|| fs::read(self.directory.join("plan.json")))?.ok()?;
-        serde_json::from_slice(&text).ok()
+        if self.is_locked() { self.last_plan() } else { None }
     }
 
-    /// Writes who shall run, for the supervisor that comes after this one.
+    /// The file of records, to read and to write.
     ///
     /// # Errors
     /// The system's.
-    pub fn write_goals(&self, up: &BTreeSet<InstanceName>) -> io::Result<()> {
-        self.replace("goals.json", &serde_json::to_vec(up)?)
+    pub fn records(&self) -> io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
+            .open(self.directory.join("records"))
     }
 
-    /// Who shall run, by the word of an earlier supervisor.
+    /// Where a client names the binary that the supervisor shall become.
     #[must_use]
-    pub fn goals(&self) -> BTreeSet<InstanceName> {
-        let text = fs::read(self.directory.join("goals.json")).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
+    pub fn upgrade(&self) -> PathBuf {
+        self.directory.join("upgrade")
+    }
+
+    /// Names the binary that the supervisor shall become.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn name_upgrade(&self, binary: &Path) -> io::Result<()> {
+        self.replace("upgrade", binary.as_os_str().as_encoded_bytes())
+    }
+
+    /// The plan that an earlier supervisor ran, whether or not one runs.
+    #[must_use]
+    pub fn last_plan(&self) -> Option<Plan> {
+        serde_json::from_slice(&fs::read(self.directory.join("plan.json")).ok()?).ok()
     }
 
     /// Listens on the control socket, in place of whatever an earlier supervisor left. The lock must be held.
@@ -192,7 +215,7 @@ impl Home {
 
     /// What ends with the supervisor.
     pub fn clear(&self) {
-        for name in ["control.sock", "plan.json", "goals.json"] {
+        for name in ["control.sock", "plan.json"] {
             let _ = fs::remove_file(self.directory.join(name));
         }
     }

@@ -2,11 +2,15 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
+use nix::libc;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+use crate::model::{Exit, Signal};
 
 /// One process, as `/proc/PID/stat` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +46,12 @@ impl Process {
         Some(Self { pid, parent, group, session, state, start_time })
     }
 
+    /// Whether it has ended and waits for its parent to take note.
+    #[must_use]
+    pub fn is_zombie(&self) -> bool {
+        self.state == 'Z'
+    }
+
     /// Whether it still runs: a zombie is only waiting to be taken note of.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -65,6 +75,52 @@ pub async fn ended(pidfd: OwnedFd) -> io::Result<()> {
     // SAFETY: an owned descriptor stays open, and the same, as long as the registration owns it.
     let registered = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
     registered.readable().await.map(drop)
+}
+
+/// How a process ended that is not our child: by what the kernel still shows of it. Its `pidfd` was opened while it
+/// lived, or while its number was known to be its own.
+#[must_use]
+pub fn exit_of_stranger(pid: u32, start_time: u64, pidfd: BorrowedFd<'_>) -> Exit {
+    // The zombie's status is the field 52 of its `stat`; the kernel shows it to the same user and to root, a zero to others.
+    let shown = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let me = nix::unistd::geteuid().as_raw();
+    let may_see = me == 0 || fs::metadata(format!("/proc/{pid}")).is_ok_and(|metadata| metadata.uid() == me);
+    let is_it = Process::parse(pid, &shown).is_some_and(|p| p.start_time == start_time && p.is_zombie());
+    let status = shown.split_ascii_whitespace().next_back().and_then(|status| status.parse().ok());
+    if let (true, true, Some(status)) = (may_see, is_it, status) {
+        return from_wait_status(status);
+    }
+    exit_by_pidfd(pidfd).map_or(Exit::Unknown, from_wait_status)
+}
+
+/// `PIDFD_INFO_EXIT`, as wide as the mask.
+const INFO_EXIT: u64 = libc::PIDFD_INFO_EXIT as u64;
+
+/// Since Linux 6.15 the kernel says it even when the process is reaped.
+fn exit_by_pidfd(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    if old_kernel() {
+        return None;
+    }
+    // SAFETY: plain data, for which zeros are good.
+    let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
+    info.mask = INFO_EXIT;
+    // SAFETY: the kernel writes at most the size that is part of the request's number.
+    let done = unsafe { libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
+    (done == 0 && info.mask & INFO_EXIT != 0).then_some(info.exit_code)
+}
+
+fn from_wait_status(status: i32) -> Exit {
+    if libc::WIFSIGNALED(status) {
+        Exit::Signal { signal: Signal::from_number(libc::WTERMSIG(status)), core: libc::WCOREDUMP(status) }
+    } else {
+        Exit::Code(libc::WEXITSTATUS(status))
+    }
+}
+
+/// Set by tests to go the way of Linux 5.10, which knows neither `PIDFD_GET_INFO` nor `cgroup.kill`.
+#[must_use]
+pub fn old_kernel() -> bool {
+    std::env::var_os("LANEWAY_TEST_OLD_KERNEL").is_some()
 }
 
 /// All processes that there are.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::processes::Process;
+use super::records::{FNV_BASIS, fnv};
 use crate::plan::{self, Collision, Foreign, Plan};
 
 /// Where the entries are.
@@ -139,10 +140,7 @@ fn folder(file: &Path) -> PathBuf {
     file.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
-/// FNV-1a, 64 bits: names an entry, so that it is found without a search. Equal hashes are told apart by the content.
+/// Names an entry, so that it is found without a search. Equal hashes are told apart by the content.
 fn hash(path: &Path) -> u64 {
-    path.as_os_str()
-        .as_encoded_bytes()
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    fnv(FNV_BASIS, path.as_os_str().as_encoded_bytes())
 }

@@ -4,22 +4,25 @@
 //! clean whatever laneway was started with: own session, empty signal mask, default dispositions, descriptors 0 to 2,
 //! original limit and umask, a raised OOM score (so that the kernel takes it before the supervisor).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use super::birth::{Program, give_birth};
 use super::cgroup::{Cgroup, Cgroups};
+use super::link::KeeperLink;
 use super::look;
-use super::processes;
-use super::tree::Tree;
+use super::processes::{self, Process};
+use super::records::{BirthPlace, Identity};
+use super::tree::{self, Tree};
 use crate::machine::Obstacle;
 
 /// What a process shall be.
@@ -37,6 +40,8 @@ pub struct Job {
     pub environment: BTreeMap<OsString, OsString>,
     /// Its standard output and error.
     pub output: OwnedFd,
+    /// Where it notes its number; checks need none, a successor ends them anyway.
+    pub birth_place: Option<BirthPlace>,
 }
 
 /// What processes get back that laneway changed for itself.
@@ -61,6 +66,10 @@ pub struct Spawner {
     jobs: mpsc::Sender<(Prepare, Reply)>,
     /// First processes of runs: to be reaped by their run, and by nobody else.
     known: Arc<Mutex<HashSet<u32>>>,
+    /// Has the children of dead supervisors.
+    keeper: Arc<KeeperLink>,
+    fleet: Arc<str>,
+    cgroups: Option<Cgroups>,
 }
 
 impl Spawner {
@@ -68,10 +77,17 @@ impl Spawner {
     ///
     /// # Errors
     /// When the system has no thread to give.
-    pub fn start(fleet: String, cgroups: Option<Cgroups>, original: Original) -> io::Result<Self> {
+    pub fn start(
+        fleet: &str,
+        cgroups: Option<Cgroups>,
+        original: Original,
+        keeper: Arc<KeeperLink>,
+    ) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<(Prepare, Reply)>();
         let known = Arc::new(Mutex::new(HashSet::new()));
-        let spawner = Self { jobs, known: Arc::clone(&known) };
+        let fleet: Arc<str> = fleet.into();
+        let spawner =
+            Self { jobs, known: Arc::clone(&known), keeper, fleet: Arc::clone(&fleet), cgroups: cgroups.clone() };
         std::thread::Builder::new().name("spawner".to_owned()).stack_size(256 * 1024).spawn(move || {
             for (prepare, reply) in queue {
                 let made = prepare().and_then(|job| {
@@ -101,27 +117,96 @@ impl Spawner {
         made.await.map_err(|_| gone())?
     }
 
-    /// Reaps children that are no run's first process: orphans of servers, which come to us as subreaper.
+    /// Takes over a process that an earlier supervisor made for the run `label`; `None` if it is gone.
+    #[must_use]
+    pub fn adopt(&self, label: &str, identity: Identity, output: u64) -> Option<Tree> {
+        let lives = Process::read(identity.pid).is_some_and(|process| process.is_alive());
+        let cgroup = self.cgroups.as_ref().and_then(|cgroups| cgroups.existing(label));
+        // Not in it: the kernel let no process be born there.
+        let cgroup = cgroup.filter(|cgroup| !lives || cgroup.processes().contains(&identity.pid));
+        let tree = Tree::adopt(identity, format!("{}:{label}", self.fleet), cgroup, output)?;
+        self.known().insert(identity.pid);
+        Some(tree)
+    }
+
+    /// Takes over the process `pid`, which noted its number before its supervisor could; `None` if it is gone.
+    #[must_use]
+    pub fn adopt_newborn(&self, label: &str, pid: u32, output: u64) -> Option<Tree> {
+        let process = Process::read(pid)?;
+        let marker = format!("{MARKER}={}:{label}", self.fleet);
+        let is_ours = [std::process::id(), self.keeper.pid()].contains(&process.parent)
+            || processes::was_started_with(pid, |entry| entry == marker.as_bytes());
+        is_ours.then(|| self.adopt(label, Identity { pid, start_time: process.start_time }, output))?
+    }
+
+    /// Ends everything that earlier supervisors left but the runs `adopted`: nothing runs twice.
+    pub fn clear_leftovers(&self, adopted: &BTreeSet<String>) {
+        let left = self.cgroups.as_ref().map_or(0, |cgroups| cgroups.clear(adopted));
+        if left > 0 {
+            warn!("ended the processes of {left} runs that an earlier supervisor left");
+        }
+        for survivor in tree::kill_leftovers(&self.fleet, adopted) {
+            warn!("ended pid {} ({}), which an earlier supervisor left", survivor.pid, survivor.command);
+        }
+    }
+
+    /// Reaps children that are no run's first process: orphans of servers, which come to us as subreaper, or to the
+    /// keeper where their server is the child of a dead supervisor.
     pub fn reap_strangers(&self) {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known();
         for pid in processes::children_of(std::process::id()) {
             if !known.contains(&pid) {
                 let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap_or(0));
                 let _ = nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG));
             }
         }
+        for pid in self.keepers_children() {
+            if !known.contains(&pid) && Process::read(pid).is_some_and(|process| process.is_zombie()) {
+                self.keeper.reap(pid);
+            }
+        }
     }
 
-    /// Living children that are no run's first process.
+    /// Living children of ours and of the keeper that are no run's first process.
     #[must_use]
     pub fn strangers(&self) -> Vec<u32> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        processes::children_of(std::process::id()).into_iter().filter(|pid| !known.contains(pid)).collect()
+        let known = self.known();
+        let mut all = processes::children_of(std::process::id());
+        all.extend(self.keepers_children());
+        all.retain(|pid| !known.contains(pid) && Process::read(*pid).is_some_and(|process| process.is_alive()));
+        all
+    }
+
+    /// All but this process, if the keeper made it, and not the other way round.
+    fn keepers_children(&self) -> Vec<u32> {
+        let mut children = processes::children_of(self.keeper.pid());
+        children.retain(|pid| *pid != std::process::id());
+        children
+    }
+
+    /// The keeper.
+    #[must_use]
+    pub fn keeper_pid(&self) -> u32 {
+        self.keeper.pid()
+    }
+
+    /// The keeper reaps this child of a dead supervisor.
+    pub fn reap_at_keeper(&self, pid: u32) {
+        self.keeper.reap(pid);
+    }
+
+    /// This child is no stranger, though no run's either.
+    pub fn spare(&self, pid: u32) {
+        self.known().insert(pid);
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashSet<u32>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A run's first process was reaped; its number may come again as anything.
     pub fn forget(&self, pid: u32) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+        self.known().remove(&pid);
     }
 }
 
@@ -147,6 +232,7 @@ fn make(
         cgroup: cgroup.as_ref().map(Cgroup::directory).transpose()?,
         descriptors: original.descriptors,
         umask: original.umask,
+        birth_place: job.birth_place,
     };
     match give_birth(&program, known) {
         Ok(newborn) => {

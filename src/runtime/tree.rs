@@ -2,8 +2,11 @@
 //!
 //! With a cgroup, membership is exact. Without, five signs are followed: process group, session, descent, the marker in
 //! the environment, and the pipe of the run's output; what a dead parent leaves comes to this process, a subreaper.
+//!
+//! The first process is a child of this supervisor, or of one that died before it: then it is the keeper's child, or
+//! after the death of both nobody's that we know. What differs is how its end is learned and who reaps it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +24,7 @@ use tokio::time::sleep;
 use super::birth::Newborn;
 use super::cgroup::Cgroup;
 use super::processes::{self, Process};
+use super::records::Identity;
 use super::spawn::{MARKER, Spawner};
 use crate::machine::Survivor;
 use crate::model::{Exit, Signal};
@@ -34,7 +38,7 @@ const CHASES: u32 = 20;
 /// The processes of one run.
 #[derive(Debug)]
 pub struct Tree {
-    pid: u32,
+    identity: Identity,
     pidfd: OwnedFd,
     marker: String,
     cgroup: Option<Cgroup>,
@@ -50,25 +54,37 @@ impl Tree {
     /// Of a child that was just made, and that nobody has reaped.
     pub(super) fn new(newborn: Newborn, marker: String, cgroup: Option<Cgroup>, output: u64) -> Self {
         let Newborn { pid, pidfd, .. } = newborn;
-        Self {
-            pid,
-            pidfd,
-            marker,
-            cgroup,
-            output,
-            reaped: AtomicBool::new(false),
-            group_is_gone: AtomicBool::new(false),
-        }
+        // A child that nobody has reaped is there, if only as a zombie.
+        let start_time = Process::read(pid).map_or(0, |process| process.start_time);
+        Self::of(Identity { pid, start_time }, pidfd, marker, cgroup, output)
+    }
+
+    /// Of a process that an earlier supervisor made, alive or not yet reaped. `None` if it is gone, or if its number
+    /// means another process by now.
+    pub(super) fn adopt(identity: Identity, marker: String, cgroup: Option<Cgroup>, output: u64) -> Option<Self> {
+        let process = Process::read(identity.pid).filter(|process| process.start_time == identity.start_time)?;
+        Some(Self::of(identity, process.pin()?, marker, cgroup, output))
+    }
+
+    fn of(identity: Identity, pidfd: OwnedFd, marker: String, cgroup: Option<Cgroup>, output: u64) -> Self {
+        let (reaped, group_is_gone) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { identity, pidfd, marker, cgroup, output, reaped, group_is_gone }
     }
 
     /// The first process.
     #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The number of the first process.
+    #[must_use]
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.identity.pid
     }
 
     fn group(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.pid).unwrap_or(0))
+        Pid::from_raw(i32::try_from(self.pid()).unwrap_or(0))
     }
 
     /// Waits for the first process to end, and leaves it to be reaped.
@@ -82,6 +98,7 @@ impl Tree {
             Ok(WaitStatus::Signaled(_, signal, core)) => {
                 Exit::Signal { signal: Signal::from_number(signal as i32), core }
             }
+            Err(Errno::ECHILD) => processes::exit_of_stranger(self.pid(), self.identity.start_time, self.pidfd.as_fd()),
             _ => Exit::Unknown,
         }
     }
@@ -133,12 +150,7 @@ impl Tree {
     /// its unreaped leader keeps the number ours.
     fn clear_once(&self, spawner: &Spawner) -> Option<Vec<Process>> {
         if !self.is_reaped() {
-            let _ = killpg(self.group(), Number::SIGKILL);
-            let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
-            if waitid(Id::PIDFd(self.pidfd.as_fd()), ended) != Ok(WaitStatus::StillAlive) {
-                self.reaped.store(true, Ordering::Release);
-                spawner.forget(self.pid);
-            }
+            self.reap(spawner);
         }
         if let Some(cgroup) = &self.cgroup {
             if !cgroup.is_populated() {
@@ -176,7 +188,7 @@ impl Tree {
                     continue;
                 };
                 if self.shows_a_sign(&process) {
-                    kill_family(&process);
+                    kill_family(&process, spawner.keeper_pid());
                     left.push(process);
                 } else {
                     is_settled &= Process::read(orphan).is_some_and(|now| now.is_alive());
@@ -188,6 +200,29 @@ impl Tree {
             seen = left;
         }
         Some(seen)
+    }
+
+    /// Kills the group, and takes note of the first process if it has ended.
+    fn reap(&self, spawner: &Spawner) {
+        let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+        // Alive, or a zombie: the number is its own. Gone without us (nobody that we know was its parent): it may not be.
+        let is_kept = Process::read(self.pid()).is_some_and(|process| process.start_time == self.identity.start_time);
+        if is_kept {
+            let _ = killpg(self.group(), Number::SIGKILL);
+        } else {
+            self.group_is_gone.store(true, Ordering::Release);
+        }
+        match waitid(Id::PIDFd(self.pidfd.as_fd()), ended) {
+            Ok(WaitStatus::StillAlive) => return,
+            // The keeper has it, and reaps it when we say so.
+            Err(Errno::ECHILD) if Process::read(self.pid()).is_some_and(|process| process.is_alive()) && is_kept => {
+                return;
+            }
+            Err(Errno::ECHILD) if is_kept => spawner.reap_at_keeper(self.pid()),
+            _ => {}
+        }
+        self.reaped.store(true, Ordering::Release);
+        spawner.forget(self.pid());
     }
 
     fn is_reaped(&self) -> bool {
@@ -216,7 +251,7 @@ impl Tree {
         if process.pid == me || process.parent == 2 {
             return false;
         }
-        let number = (!self.group_is_gone.load(Ordering::Acquire)).then_some(self.pid);
+        let number = (!self.group_is_gone.load(Ordering::Acquire)).then_some(self.pid());
         let marker = format!("{MARKER}={}", self.marker);
         [process.pid, process.group, process.session].map(Some).contains(&number)
             || processes::was_started_with(process.pid, |entry| entry == marker.as_bytes())
@@ -243,37 +278,42 @@ fn kill_pinned(process: &Process) {
 
 /// Kills an orphan with its group, which nobody escapes by forking and which holds only what descends from runs; and its
 /// children, who would show no sign any more if they had none of their own.
-fn kill_family(orphan: &Process) {
+fn kill_family(orphan: &Process, keeper: u32) {
     let children = processes::children_of(orphan.pid);
     if let Some(group) = i32::try_from(orphan.group).ok().filter(|group| *group > 1) {
         let _ = killpg(Pid::from_raw(group), Number::SIGKILL);
     }
     kill_pinned(orphan);
     for child in children.into_iter().filter_map(Process::read) {
-        // By now a child of ours; whoever has that number and is not was never its child.
-        if child.parent == orphan.pid || child.parent == std::process::id() {
-            kill_family(&child);
+        // By now a child of ours or of the keeper's; whoever has that number and is not was never its child.
+        if [orphan.pid, keeper, std::process::id()].contains(&child.parent) {
+            kill_family(&child, keeper);
         }
     }
 }
 
-/// Kills every living process that an earlier supervisor of `fleet` left, waits until they are gone, and says whom: a
-/// killed server holds its port until it has ended.
+/// Kills every living process that earlier supervisors of `fleet` left but those of the runs in `adopted`, waits until
+/// they are gone, and says whom: a killed server holds its port until it has ended.
 #[must_use]
-pub fn kill_leftovers(fleet: &str) -> Vec<Survivor> {
+pub fn kill_leftovers(fleet: &str, adopted: &BTreeSet<String>) -> Vec<Survivor> {
     let prefix = format!("{MARKER}={fleet}:");
-    end(|process| processes::was_started_with(process.pid, |entry| entry.starts_with(prefix.as_bytes())))
+    let is_left = |entry: &[u8]| {
+        let label = entry.strip_prefix(prefix.as_bytes()).map(String::from_utf8_lossy);
+        label.is_some_and(|label| !adopted.contains(label.as_ref()))
+    };
+    end(|process| processes::was_started_with(process.pid, is_left))
 }
 
-/// Kills whoever is left of this process's children, where nothing is meant to run any more. Orphans come to a
-/// subreaper, so this finds what hides from every sign: a daemon in its own session with an empty environment.
+/// Kills whoever is left of the children of this process and of the keeper, where nothing is meant to run any more.
+/// Orphans come to a subreaper, so this finds what hides from every sign: a daemon in its own session with an empty
+/// environment.
 #[must_use]
-pub fn kill_children() -> Vec<Survivor> {
-    let me = std::process::id();
+pub fn kill_children(keeper: u32) -> Vec<Survivor> {
+    let pair = [std::process::id(), keeper];
     let mut ended = Vec::new();
     // The children of each that goes come to us; none of them lives to have more than a few generations.
     for _ in 0..100 {
-        let round = end(|process| process.parent == me);
+        let round = end(|process| pair.contains(&process.parent) && !pair.contains(&process.pid));
         if round.is_empty() {
             break;
         }

@@ -4,6 +4,7 @@
 
 mod clean;
 pub mod control;
+mod hand_over;
 mod shared;
 mod stop;
 
