@@ -2,8 +2,10 @@
 //!
 //! `control` is that witness. Each other file is one promise, and says what would break it.
 
+mod clean;
 pub mod control;
 mod hand_over;
+mod shared;
 mod stop;
 mod upgrade;
 
