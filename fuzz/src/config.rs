@@ -39,7 +39,10 @@ pub fn check_config(bytes: &[u8]) {
         let written = texts.iter().find(|(name, _)| *name == file).and_then(|(_, text)| str::from_utf8(text).ok());
         // Without its byte order mark, as it was read.
         let read = written.map(|text| text.strip_prefix('\u{feff}').unwrap_or(text));
-        read.or_else(|| set.iter().find(|set| file == set_name(set)).map(String::as_str)).map(str::to_owned)
+        // Two of one name cannot be told apart here.
+        let mut same = set.iter().filter(|set| file == set_name(set));
+        let named = same.next().filter(|_| same.next().is_none());
+        read.or(named.map(String::as_str)).map(str::to_owned)
     };
     let (settings, problems) = config::read(&source);
     check_problems(&problems, text_of);
