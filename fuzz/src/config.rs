@@ -84,8 +84,8 @@ fn check_problems(problems: &Problems, text_of: impl Fn(&str) -> Option<String>)
         let Some(text) = text_of(&problem.file) else { continue };
         let (start, end) = (place.start as usize, place.end as usize);
         assert!(start <= end && text.get(start..end).is_some(), "{start}..{end} of {}: {problem}", text.len());
-        // Alone it ends a line for YAML and none for most editors.
-        if text.replace("\r\n", "").contains('\r') {
+        // Alone, a carriage return ends a line for YAML and none for most editors; the byte order mark has no width.
+        if text.replace("\r\n", "").contains(['\r', '\u{feff}']) {
             continue;
         }
         let before = &text[..start];
