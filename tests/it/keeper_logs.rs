@@ -194,7 +194,9 @@ fn a_log_that_cannot_be_opened_is_written_once_it_can() {
     rig.log(0, &disk.at, "a", 1_000_000, 3);
     let mut pipe = rig.pipe(0);
     pipe.write_all(b"first\n").unwrap();
-    rig.wait_for_health(0, |health| health.trouble == Some(Trouble::Error(Errno::EROFS as i32)) && health.buffered == 6);
+    rig.wait_for_health(0, |health| {
+        health.trouble == Some(Trouble::Error(Errno::EROFS as i32)) && health.buffered == 6
+    });
     assert!(disk.remount("rw"));
     // Without a word from the server.
     rig.wait_for_health(0, |health| health.trouble.is_none() && health.buffered == 0);
