@@ -4,6 +4,7 @@
 mod birth;
 pub mod cgroup;
 pub mod clock;
+pub mod compress;
 pub mod driver;
 pub mod handle;
 pub mod home;
