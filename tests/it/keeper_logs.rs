@@ -151,7 +151,7 @@ fn a_keeper_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     let writers: Vec<_> =
         [0, 1].map(|slot| Writer::start(rig.pipe(slot), lengths[slot as usize], 1 + 20 * u64::from(slot))).into();
     for _ in 0..kills {
-        writers[0].wait_for(random(4000));
+        writers[0].wait_for(random(1500));
         rig.kill();
     }
     writers[0].wait_for(1);
