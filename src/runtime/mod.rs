@@ -5,6 +5,7 @@ mod beneath;
 mod birth;
 pub mod cgroup;
 pub mod clock;
+pub mod compress;
 pub mod driver;
 pub mod handle;
 pub mod home;

@@ -11,10 +11,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use laneway::keeper::journal::Trouble;
-use laneway::keeper::protocol::news;
+use laneway::keeper::protocol::{Kept, Order, news};
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 
-use crate::harness::{PATIENCE, names_in, timed, wait_until};
+use crate::harness::{PATIENCE, names_in, signal, timed, wait_until};
 use crate::rig::{Rig, check, content, line};
 
 /// How often the keeper is killed; more by this variable.
@@ -150,7 +151,7 @@ fn a_keeper_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     let writers: Vec<_> =
         [0, 1].map(|slot| Writer::start(rig.pipe(slot), lengths[slot as usize], 1 + 20 * u64::from(slot))).into();
     for _ in 0..kills {
-        writers[0].wait_for(random(4000));
+        writers[0].wait_for(random(1500));
         rig.kill();
     }
     writers[0].wait_for(1);
@@ -163,6 +164,87 @@ fn a_keeper_that_is_killed_again_and_again_loses_and_doubles_nothing() {
         assert_eq!((lines.count, lines.missing, &lines.wrong), (count, 0, &vec![]), "seed {seed}, {lines:?}");
         assert!(names_in(&folder).iter().filter(|file| file.starts_with(&name)).count() > 5);
     }
+}
+
+#[test]
+fn a_keeper_becomes_another_program_in_its_place_and_loses_nothing() {
+    let rig = Rig::new();
+    let folder = rig.folder().to_owned();
+    rig.log(0, &folder, "a", 50_000, 1_000_000);
+    let writer = Writer::start(rig.pipe(0), 100, 5);
+    let keeper = rig.id();
+    writer.wait_for(1000);
+    rig.order(&Order::Keep(Kept::Binary), Some(File::open("/dev/null").unwrap().into()));
+    rig.order(&Order::Become, None);
+    assert!(wait_until(PATIENCE, || rig.own_log().contains("the old one goes on")), "{}", rig.own_log());
+    let command_line = || fs::read_to_string(format!("/proc/{keeper}/cmdline")).unwrap();
+    for _ in 0..5 {
+        let before = command_line();
+        let started_as = |text: &str| text.split('\0').next().map(str::to_owned);
+        rig.order(&Order::Keep(Kept::Binary), Some(File::open(env!("CARGO_BIN_EXE_laneway")).unwrap().into()));
+        rig.order(&Order::Become, None);
+        assert!(wait_until(PATIENCE, || started_as(&command_line()).as_deref() == Some("laneway")), "{before}");
+        writer.wait_for(2000);
+    }
+    let (count, _) = writer.end();
+    assert!(wait_until(PATIENCE, || content(&folder, "a").len() as u64 >= count * 100));
+    let lines = check(&content(&folder, "a"), 100);
+    assert_eq!((lines.count, &lines.wrong), (count, &vec![]));
+    assert_eq!(keeper, rig.id());
+    assert_eq!(rig.own_log().lines().count(), 1, "{}", rig.own_log());
+}
+
+#[test]
+fn a_keeper_that_is_killed_while_the_disk_is_full_still_counts_every_byte() {
+    let mut rig = Rig::new();
+    let Some(disk) = Mount::tmpfs("killed", "size=256k") else { return };
+    rig.log(0, &disk.at, "a", 100_000_000, 3);
+    let writer = Writer::start(rig.pipe(0), 100, 7);
+    let mut random = numbers_from(u64::from(std::process::id()));
+    for round in 1..=6 {
+        for _ in 0..5 {
+            writer.wait_for(random(3000));
+            rig.kill();
+        }
+        assert!(disk.remount(&format!("size={}k", 256 + round * 2000)));
+    }
+    let (count, _) = writer.end();
+    assert!(disk.remount("size=500m"));
+    let is_over = || check(&content(&disk.at, "a"), 100).last + 1 == count;
+    let settled = wait_until(PATIENCE, || {
+        rig.health(0).buffered == 0 && rig.health(0).dropped == 0 && {
+            // The end may have been dropped, and then nothing comes after the marker.
+            is_over() || content(&disk.at, "a").ends_with(b"dropped]\n")
+        }
+    });
+    let lines = check(&content(&disk.at, "a"), 100);
+    assert!(settled, "{:?} {lines:?} of {count}", rig.health(0));
+    assert_eq!(lines.wrong, Vec::<String>::new());
+    assert_eq!(lines.marked, rig.health(0).dropped_ever);
+    assert_eq!(content(&disk.at, "a").len() as u64 - marker_bytes(&content(&disk.at, "a")) + lines.marked, count * 100);
+}
+
+fn marker_bytes(content: &[u8]) -> u64 {
+    let lines = content.split_inclusive(|byte| *byte == b'\n');
+    lines.filter(|line| line.starts_with(b"[laneway")).map(|line| line.len() as u64).sum()
+}
+
+#[test]
+fn what_an_old_run_wrote_stands_before_what_a_new_one_writes() {
+    let rig = Rig::new();
+    let folder = rig.folder().to_owned();
+    rig.log(0, &folder, "a", 1_000_000, 3);
+    let (mut old, mut new) = (rig.pipe(0), rig.pipe(0));
+    old.write_all(b"both are read\n").unwrap();
+    assert!(wait_until(PATIENCE, || content(&folder, "a") == b"both are read\n"));
+    signal(rig.id(), Signal::SIGSTOP);
+    let stat = format!("/proc/{}/stat", rig.id());
+    assert!(wait_until(PATIENCE, || fs::read_to_string(&stat).unwrap().contains(") T ")));
+    new.write_all(b"new\n").unwrap();
+    old.write_all(b"old\n").unwrap();
+    drop(old);
+    signal(rig.id(), Signal::SIGCONT);
+    assert!(wait_until(PATIENCE, || content(&folder, "a") == b"both are read\nold\nnew\n"));
 }
 
 #[test]
