@@ -3,6 +3,7 @@
 
 mod beneath;
 mod birth;
+pub mod care;
 pub mod cgroup;
 pub mod clock;
 pub mod compress;
