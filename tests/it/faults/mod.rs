@@ -5,8 +5,10 @@
 mod clean;
 pub mod control;
 mod hand_over;
+mod scarce;
 mod shared;
 mod stop;
+mod v1;
 
 use crate::harness::Fleet;
 
