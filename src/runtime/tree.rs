@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::parent_id;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -283,7 +284,7 @@ impl Tree {
         [process.pid, process.group, process.session].map(Some).contains(&number)
             || processes::was_started_with(process.pid, |entry| entry == marker.as_bytes())
             // Only orphans: anybody may open a pipe through /proc and write to it, and is no part of the run.
-            || process.parent == me && processes::writes_to_pipe(process.pid, self.output)
+            || is_orphan(process) && processes::writes_to_pipe(process.pid, self.output)
     }
 
     /// The living processes of the run.
@@ -301,6 +302,14 @@ fn kill_pinned(process: &Process) {
     if let Some(pidfd) = process.pin() {
         let _ = pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
     }
+}
+
+/// Whether it came to this process or to the keeper, which is our parent, or our child if we had to start it.
+fn is_orphan(process: &Process) -> bool {
+    let (me, parent) = (std::process::id(), parent_id());
+    process.parent == me
+        || process.parent == parent && parent != 1
+        || Process::read(process.parent).is_some_and(|above| above.parent == me)
 }
 
 /// Kills an orphan with its group, which nobody escapes by forking and which holds only what descends from runs; and its
