@@ -224,3 +224,17 @@ fn a_daemon_that_shows_no_sign_at_all_goes_with_the_fleet() {
     assert!(!is_alive(silent));
     assert!(fleet.own_log().contains("which hid from its instance's stop"), "{}", fleet.own_log());
 }
+
+#[test]
+fn a_family_that_outlived_its_supervisor_goes_too() {
+    Way::each(|way| {
+        let fleet = fleet(way, "a: {port: $0}");
+        let mut pids = vec![fleet.pid("a"), daemon(&fleet, "plain"), daemon(&fleet, "bare")];
+        let (supervisor, _) = fleet.pair();
+        signal(supervisor, Signal::SIGKILL);
+        assert!(wait_until(PATIENCE, || ![0, supervisor].contains(&fleet.pair().0)), "{}", fleet.own_log());
+        pids.push(daemon(&fleet, "port"));
+        fleet.run(&["stop", "a"]).expect(0);
+        gone(&fleet, &pids);
+    });
+}
