@@ -15,6 +15,7 @@ pub mod lane;
 pub mod link;
 pub mod logs;
 pub mod look;
+mod memory;
 pub mod probe;
 pub mod processes;
 pub mod records;

@@ -5,9 +5,11 @@
 mod clean;
 pub mod control;
 mod hand_over;
+mod scarce;
 mod shared;
 mod stop;
 mod upgrade;
+mod v1;
 
 use crate::harness::Fleet;
 
