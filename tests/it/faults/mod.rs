@@ -4,6 +4,7 @@
 
 mod clean;
 pub mod control;
+mod disk;
 mod hand_over;
 mod scarce;
 mod shared;
