@@ -13,7 +13,7 @@ use super::place::Fleet;
 use super::report::{FAILED, Failure};
 use crate::control::Client;
 use crate::daemon::{self, Launch};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Callers, Plan};
 use crate::runtime::clock::pause;
 use crate::runtime::home::Home;
 use crate::view::snapshot::Outcome;
@@ -120,7 +120,7 @@ fn ensure(fleet: &Fleet, plan: &Plan, home: &Home) -> Result<bool, Failure> {
 /// A second `up` with an equal plan is a client of the first; with another it would be a surprise.
 fn same_plan(plan: &Plan, home: &Home) -> Result<(), Failure> {
     let Some(running) = home.running_plan() else { return Ok(()) };
-    let changes = plan::diff(&running, plan);
+    let changes = plan::diff(&running, plan, Callers::Two);
     if changes.is_empty() {
         return Ok(());
     }

@@ -41,6 +41,9 @@ pub struct Launch {
     /// The plan that runs, for the next supervisor: a file that was broken meanwhile never disturbs it.
     #[serde(default)]
     pub running: Option<Plan>,
+    /// The plan that is about to take its place: it has, once the records are about it.
+    #[serde(default)]
+    pub next: Option<Plan>,
 }
 
 /// Why a supervisor did not start.
@@ -71,7 +74,16 @@ impl Launch {
             descriptors: getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft),
             umask: mask.bits(),
             running: None,
+            next: None,
         }
+    }
+
+    /// Takes out the plan that runs; `revision` is that of the plan that the records are about.
+    #[must_use]
+    pub fn take_plan(&mut self, revision: u64) -> Option<Plan> {
+        let next = self.next.take().filter(|next| next.revision == revision);
+        let running = self.running.take();
+        next.or(running)
     }
 
     /// Written down, for whoever reads it with `read`.

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use super::spec::{CacheBackend, Database, HealthTest};
-use super::{Claim, Foreign, Plan, claims, diff, foreign_collisions, resolve, start_order};
+use super::{Callers, Claim, Foreign, Plan, claims, diff, foreign_collisions, resolve, start_order};
 use crate::config::Source;
 use crate::config::scratch::Scratch;
 
@@ -328,9 +328,9 @@ fn another_terminal_is_no_difference_but_a_variable_of_the_file_is() {
     };
     let file = "name: shop\ninstances: {a: {command: [x]}}\n";
     let here = source(file, "/bin");
-    assert_eq!(diff(&here, &source(file, "/usr/bin")), []);
+    assert_eq!(diff(&here, &source(file, "/usr/bin"), Callers::Two), []);
     let own = source("name: shop\ninstances: {a: {command: [x], environment: {PATH: /opt}}}\n", "/bin");
-    let shown: Vec<String> = diff(&here, &own).iter().map(ToString::to_string).collect();
+    let shown: Vec<String> = diff(&here, &own, Callers::Two).iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["a differs in environment.PATH"]);
 }
 
@@ -343,7 +343,7 @@ fn a_difference_names_the_parts_and_never_the_values() {
         "  same: {depends_on: [web]}\n",
         "  web: {port: 1, environment: {TOKEN: hunter2, KEPT: 1}}\n",
     ));
-    assert_eq!(diff(&before, &before), []);
+    assert_eq!(diff(&before, &before, Callers::Two), []);
     let mut after = plan(concat!(
         "name: shop\ndefaults: {command: [x]}\nrestart_brake: off\n",
         "instances:\n",
@@ -355,7 +355,7 @@ fn a_difference_names_the_parts_and_never_the_values() {
     let there = after.state_dir.parent().unwrap().display().to_string();
     let here = before.state_dir.parent().unwrap().display().to_string();
     after = serde_json::from_str(&serde_json::to_string(&after).unwrap().replace(&there, &here)).unwrap();
-    let shown: Vec<String> = diff(&before, &after).iter().map(ToString::to_string).collect();
+    let shown: Vec<String> = diff(&before, &after, Callers::Two).iter().map(ToString::to_string).collect();
     assert_eq!(
         shown,
         [
