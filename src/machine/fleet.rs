@@ -328,7 +328,7 @@ impl Fleet {
                 (who, Until::Stopped, None)
             }
             Request::Apply { plan, heirs, wait } => {
-                if self.refuse(id, &self.present(), actions) {
+                if self.refuse(id, &self.plan.order, actions) {
                     return;
                 }
                 let who = self.replan(plan, &heirs, now, actions, &mut gone);

@@ -508,7 +508,7 @@ fn with_command(name: &str, command: &str) -> Spec {
 /// Its server was told to end, and does.
 fn ends(story: &mut Story, id: InstanceId) -> Vec<Action> {
     let run = story.run(id);
-    let mut actions = story.step(Event::Exited { run, exit: Exit::Signal(15) });
+    let mut actions = story.step(Event::Exited { run, exit: Exit::Unknown });
     actions.extend(story.step(Event::Swept { run, left: Vec::new() }));
     actions
 }
@@ -533,7 +533,7 @@ fn an_apply_touches_only_what_changed() {
 fn who_ends_is_asked_as_it_was_promised_when_it_started() {
     let mut story = Story::of(vec![spec("a")]);
     story.stable(A);
-    let changed = Spec { stop_signal: Signal::INT, ..with_command("a", "other") };
+    let changed = Spec { stop_signal: Signal::from_number(2), ..with_command("a", "other") };
     let actions = apply(&mut story, vec![changed], &[]);
     assert!(actions.contains(&Action::Signal { run: story.run(A), signal: Signal::TERM }), "{actions:?}");
 }
@@ -608,7 +608,7 @@ fn a_place_is_given_to_a_new_name_and_its_runs_are_counted_on() {
 fn what_needs_no_restart_takes_effect_without() {
     let mut story = Story::of(vec![spec("a")]);
     story.stable(A);
-    let unchecked = Spec { healthcheck: None, stop_signal: Signal::INT, ..spec("a") };
+    let unchecked = Spec { healthcheck: None, stop_signal: Signal::from_number(2), ..spec("a") };
     let run = story.run(A);
     let actions = apply(&mut story, vec![unchecked], &[]);
     assert_eq!(reply(&actions), Some(&Answer::default()));
