@@ -275,7 +275,7 @@ impl KeeperLink {
             }
         }
         table.say(&Order::Ready)?;
-        let pid = start_keeper(&table)?;
+        let pid = start_keeper(table)?;
         told.socket = ours;
         self.pid.store(pid, Ordering::Release);
         pidfd_of(pid)
@@ -408,18 +408,17 @@ impl News {
 ///
 /// # Errors
 /// The system's.
-pub fn start_keeper(table: &Table) -> io::Result<u32> {
+pub fn start_keeper(table: Table) -> io::Result<u32> {
     close_all_on_exec()?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("laneway").arg("keeper").arg(table.number().to_string()).current_dir("/");
     command.env_remove(MARKER).env_remove("LANEWAY_INSTANCE");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let passed = table.passed();
     // SAFETY: only async-signal-safe calls on what was made before.
     unsafe {
         command.pre_exec(move || {
             setsid()?;
-            Ok(Table::let_through(&passed)?)
+            Ok(table.let_through()?)
         });
     }
     Ok(command.spawn()?.id())

@@ -81,10 +81,9 @@ fn ask(binary: &File, launch: &OwnedFd, records: &OwnedFd) -> io::Result<(Option
     let mut command = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()));
     command.arg0("laneway").arg("prove").arg(table.number().to_string()).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
-    let passed = table.passed();
     // SAFETY: only async-signal-safe calls on what was made before.
     unsafe {
-        command.pre_exec(move || Ok(Table::let_through(&passed)?));
+        command.pre_exec(move || Ok(table.let_through()?));
     }
     let mut child = command.spawn()?;
     let ended = wait(&mut child)?;
@@ -129,7 +128,8 @@ pub fn become_program(binary: &OwnedFd, table: &Table) -> io::Result<Infallible>
         .collect();
     let mut before = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
-    let failed = Table::let_through(&table.passed()).and_then(|()| execve(&path, &words, &environment));
+    let failed = table.let_through().and_then(|()| execve(&path, &words, &environment));
+    let _ = table.hold_back();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
     Ok(failed?)
 }

@@ -53,6 +53,8 @@ pub struct InstanceStatus {
     pub pid: Option<u32>,
     /// How long that lives.
     pub uptime_seconds: Option<f64>,
+    /// Counts its runs; never goes back.
+    pub generation: u64,
     /// Starts that its policy asked for since a person did.
     pub restarts: u32,
     /// Failures in a row.
@@ -107,6 +109,7 @@ pub fn instance(fleet: &Fleet, id: InstanceId, now: Mono, surroundings: Surround
         url: spec.url(),
         pid: instance.state.pid(),
         uptime_seconds: instance.state.running_since().map(|since| now.since(since).as_secs_f64()),
+        generation: instance.generation,
         restarts: instance.restarts,
         failures: instance.failures,
         survivors: instance.state.survivors().to_vec(),

@@ -15,6 +15,7 @@ mod api;
 mod bad_input;
 mod example;
 mod faults;
+mod fuzz_corpus;
 mod health;
 mod isolation;
 mod layers;

@@ -3,6 +3,7 @@
 //! `control` is that witness. Each other file is one promise, and says what would break it.
 
 pub mod control;
+mod hand_over;
 mod stop;
 
 use crate::harness::Fleet;
