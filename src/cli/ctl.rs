@@ -106,7 +106,11 @@ fn left_behind(plan: &Plan, outcome: &Outcome, status: &FleetStatus) -> Vec<(Ins
     let runs = |name: &InstanceName| status.instances.iter().any(|i| i.name == *name && i.goal == Goal::Up);
     let on =
         |spec: &Spec| spec.depends_on.iter().map(|dependency| plan.spec(dependency.on).name.clone()).find(is_stopped);
-    plan.ids().map(|id| plan.spec(id)).filter(|spec| runs(&spec.name)).filter_map(|spec| Some((spec.name.clone(), on(spec)?))).collect()
+    plan.ids()
+        .map(|id| plan.spec(id))
+        .filter(|spec| runs(&spec.name))
+        .filter_map(|spec| Some((spec.name.clone(), on(spec)?)))
+        .collect()
 }
 
 /// Says what came of a request: data to standard output, trouble to standard error. Returns the exit code.

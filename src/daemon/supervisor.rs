@@ -190,7 +190,8 @@ impl Supervisor {
         if let Some(Err(error)) = registry.as_ref().map(|registry| registry.enter(&plan)) {
             warn!("this fleet cannot be registered, others will not be checked against it: {error}");
         }
-        let (driver, handle) = Driver::new(Arc::clone(&plan), Arc::new(origin), home.upgrade(), tools, records, adopted);
+        let (driver, handle) =
+            Driver::new(Arc::clone(&plan), Arc::new(origin), home.upgrade(), tools, records, adopted);
         let (ended, end) = tokio::sync::oneshot::channel::<()>();
         let door = tokio::spawn(control::serve(listener, handle, async {
             let _ = end.await;

@@ -561,8 +561,7 @@ fn who_takes_over_a_port_waits_until_its_holder_is_gone() {
     let mut story = Story::of(vec![spec("a"), spec("b")]);
     story.stable(A);
     story.stable(B);
-    let actions =
-        apply(&mut story, vec![with_command("a", "x"), with_command("b", "x")], &[("a", "b"), ("b", "a")]);
+    let actions = apply(&mut story, vec![with_command("a", "x"), with_command("b", "x")], &[("a", "b"), ("b", "a")]);
     assert_eq!(spawns(&actions), 0);
     assert_eq!(spawns(&ends(&mut story, A)), 0, "b still has its port");
     assert_eq!(story.fleet.instance(A).state, State::Waiting(Waiting::Turn { cause: Cause::Wish, on: vec![B] }));

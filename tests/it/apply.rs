@@ -101,7 +101,10 @@ fn a_rename_hands_the_port_on() {
         assert!(fleet.ask(to, "/self").contains(&format!("\"INSTANCE_NAME\": \"{to}\"")));
         fleet.run(&["stop", from]).expect(2).says(&["no instance or preset"]);
         fleet.run(&["why", from]).expect(2);
-        assert!(fleet.log(to).contains(to), "its log is its own: {}", fleet.log(to));
+        fleet.ask(to, &format!("/say?words-of-{to}"));
+        let words = format!("words-of-{to}");
+        assert!(wait_until(PATIENCE, || fleet.log(to).contains(&words)), "{}", fleet.log(to));
+        assert!(!fleet.log(from).contains(&words));
     }
     assert_eq!(fleet.pid("b"), b);
     let plan = fs::read_to_string(fleet.state(".run/plan.json")).unwrap();
@@ -160,14 +163,17 @@ fn what_needs_no_restart_gets_none() {
 fn a_new_dependency_is_waited_for() {
     let fleet = Fleet::new("a: {port: $0}");
     fleet.up();
-    let text = fleet.text().replace("  a: {", "  a: {environment: {X: \"1\"}, depends_on: {b: {condition: service_healthy}}, ");
+    let text = fleet
+        .text()
+        .replace("  a: {", "  a: {environment: {X: \"1\"}, depends_on: {b: {condition: service_healthy}}, ");
     fleet.write(&format!("{text}  b: {{port: $1, environment: {{PUPPET: slow=500}}}}\n"));
     let mut events = fleet.events();
     fleet.run(&["apply", "--wait"]).expect(0);
-    let first = events.find(|(kind, change)| {
-        kind == "instance" && (change["health"] == "healthy" || change["name"] == "a" && change["phase"] == "starting")
-    });
-    assert_eq!(first.unwrap().1["name"], "b", "it was healthy before a began");
+    let of_a = |(kind, change): &(String, serde_json::Value)| kind == "instance" && change["name"] == "a";
+    let phases: Vec<_> = events.by_ref().filter(of_a).map(|(_, change)| change).take(3).collect();
+    assert_eq!([&phases[0]["phase"], &phases[1]["phase"], &phases[2]["phase"]], ["stopping", "waiting", "starting"]);
+    assert_eq!(phases[1]["reason"], "waits for b to be healthy, which is starting");
+    assert_eq!(fleet.instance("b")["health"], "healthy");
 }
 
 #[test]
@@ -234,9 +240,11 @@ fn a_supervisor_that_dies_over_it_leaves_it_done_or_undone() {
         let generation = number(&fleet.instance("b")["pid"]);
         let apply = fleet.spawn(&["apply", "--wait"]);
         // Each round a little later: before it is read, in between, after.
-        let so_far = || fleet.ask_status()["instances"].as_array().is_some_and(|all| {
-            all.iter().any(|i| i["name"] == "b" && number(&i["pid"]) != generation)
-        });
+        let so_far = || {
+            fleet.ask_status()["instances"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|i| i["name"] == "b" && number(&i["pid"]) != generation))
+        };
         if round % 2 == 0 {
             assert!(wait_until(PATIENCE, so_far));
         }

@@ -131,8 +131,7 @@ impl Driver {
         }
         let Resolved { plan, heirs } = resolved;
         let old = self.fleet.plan();
-        let is_free =
-            |id| self.fleet.instance(id).state == State::Stopped && self.tools.keeper.is_drained(id);
+        let is_free = |id| self.fleet.instance(id).state == State::Stopped && self.tools.keeper.is_drained(id);
         let plan = Arc::new(plan::merge(old, plan, is_free));
         let changes = plan::diff(old, &plan, Callers::One);
         Ok(Next { plan, heirs, changes })
