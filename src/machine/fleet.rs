@@ -358,11 +358,9 @@ impl Fleet {
     /// Nothing begins while everything ends, nor what was taken out of the file after somebody named it.
     fn refuse(&self, id: RequestId, who: &[InstanceId], actions: &mut Vec<Action>) -> bool {
         let retired: BTreeSet<_> = self.plan.retired().collect();
-        let hinders = |one: &InstanceId| match self.ending {
-            true => Some((*one, Trouble::Ending)),
-            false => retired.contains(one).then_some((*one, Trouble::Retired)),
-        };
-        let troubles: Vec<_> = who.iter().filter_map(hinders).collect();
+        let word = if self.ending { Trouble::Ending } else { Trouble::Retired };
+        let troubles: Vec<_> =
+            who.iter().filter(|one| self.ending || retired.contains(one)).map(|one| (*one, word)).collect();
         let is_refused = !troubles.is_empty();
         if is_refused {
             actions.push(Action::Reply { id, answer: Answer { troubles } });

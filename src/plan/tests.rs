@@ -396,7 +396,7 @@ fn nothing_private_lies_where_files_are_served_from() {
 fn edits(texts: &[&str]) -> Vec<Plan> {
     let scratch = Scratch::new();
     let plans = texts.iter().map(|text| {
-        scratch.write("instances.yaml", &format!("name: shop\ndefaults: {{command: [x]}}\ninstances:\n{text}"));
+        scratch.write("instances.yaml", format!("name: shop\ndefaults: {{command: [x]}}\ninstances:\n{text}"));
         plan_in(&scratch)
     });
     plans.collect()

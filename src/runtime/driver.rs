@@ -144,7 +144,7 @@ enum Fact {
     /// A binary proved itself, and whoever asked was told.
     Proven(OwnedFd),
     /// The file was read again.
-    Resolved(Reload, Result<Resolved, Refused>),
+    Resolved(Reload, Box<Result<Resolved, Refused>>),
     /// Clients and other fleets know the plan with this revision.
     Published(u64),
 }
@@ -387,7 +387,7 @@ impl Driver {
                 self.succeed_keeper();
                 Vec::new()
             }
-            Fact::Resolved(reload, resolved) => self.resolved(reload, resolved),
+            Fact::Resolved(reload, resolved) => self.resolved(reload, *resolved),
             Fact::Published(revision) => {
                 self.published(revision);
                 Vec::new()

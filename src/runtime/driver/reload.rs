@@ -47,7 +47,7 @@ impl Driver {
         let (plan, holders) = (Arc::clone(self.fleet.plan()), self.fleet.present());
         let begun = in_thread(move || {
             let resolved = origin.resolve(&plan, &holders);
-            let _ = facts.send(Fact::Resolved(reload, resolved));
+            let _ = facts.send(Fact::Resolved(reload, Box::new(resolved)));
         });
         if let Err(error) = begun {
             warn!("the file cannot be read again: {error}");
