@@ -112,7 +112,7 @@ pub fn inherit(number: RawFd, mut take: impl FnMut(Order<'_>, Option<OwnedFd>)) 
     let Some(entries) = entries(&text) else { return Err(io::Error::other("this is no table")) };
     for (descriptor, order) in entries {
         // SAFETY: the table says that it was left open for this process, and names each once.
-        let descriptor = (descriptor >= 0 && is_there(descriptor)).then(|| unsafe { own(descriptor) });
+        let descriptor = is_there(descriptor).then(|| unsafe { own(descriptor) });
         if let Some(order) = Order::decode(order) {
             take(order, descriptor);
         }

@@ -277,11 +277,10 @@ impl Driver {
 
     /// Nothing is lost by its death but the process itself: the servers write on, and what they write waits in pipes.
     fn succeed_keeper(&mut self) {
-        match self.tools.keeper.succeed() {
+        match self.tools.keeper.succeed(&self.tools.spawner) {
             Ok(keeper) => {
                 let pid = self.tools.keeper.pid();
                 warn!("the keeper died; a new one runs, pid {pid}");
-                self.tools.spawner.spare(pid);
                 self.listen_to_keeper(keeper);
             }
             Err(error) => {
@@ -304,10 +303,12 @@ impl Driver {
         }
         let (launch, records) = (keeper.kept(Kept::Launch), keeper.kept(Kept::Records));
         let (path, instances, facts) = (self.upgrade.clone(), self.fleet.plan().specs.len(), self.facts.clone());
+        let tools = Arc::clone(&self.tools);
         tokio::task::spawn_blocking(move || {
             let (Some(launch), Some(records)) = (launch, records) else { return };
             let binary = upgrade::open_binary(&path);
-            let proof = binary.and_then(|file| Ok((upgrade::prove(&file, &launch, &records, instances)?, file)));
+            let proof = binary
+                .and_then(|file| Ok((upgrade::prove(&file, &launch, &records, instances, &tools.spawner)?, file)));
             let binary = match proof {
                 Ok((version, binary)) => {
                     info!("becoming laneway {version}");
@@ -330,7 +331,8 @@ impl Driver {
     fn become_binary(&mut self, binary: &OwnedFd) -> io::Result<()> {
         let keeper = &self.tools.keeper;
         keeper.keep(Kept::Binary, binary.try_clone()?)?;
-        let table = keeper.leave(&pidfd_of(keeper.pid())?)?;
+        let peer = pidfd_of(keeper.pid())?;
+        let table = keeper.leave(&peer)?;
         let Err(error) = upgrade::become_program(binary, &table);
         keeper.forget(Kept::Binary);
         Err(error)

@@ -10,7 +10,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,7 +29,7 @@ use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
 use super::lane::open_fifo;
-use super::spawn::MARKER;
+use super::spawn::{MARKER, Spawner};
 use crate::keeper::protocol::{Kept, MAX_ORDER, Order};
 use crate::keeper::table::Table;
 use crate::model::{InstanceId, Run};
@@ -255,7 +255,7 @@ impl KeeperLink {
     ///
     /// # Errors
     /// The system's.
-    pub fn succeed(&self) -> io::Result<OwnedFd> {
+    pub fn succeed(&self, spawner: &Spawner) -> io::Result<OwnedFd> {
         let mut told = self.told();
         told.tidy();
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
@@ -275,7 +275,9 @@ impl KeeperLink {
             }
         }
         table.say(&Order::Ready)?;
-        let pid = start_keeper(table)?;
+        let dead = self.pid();
+        let pid = start_keeper(table, |command| spawner.spawn_own(command))?;
+        spawner.forget(dead);
         told.socket = ours;
         self.pid.store(pid, Ordering::Release);
         pidfd_of(pid)
@@ -408,7 +410,7 @@ impl News {
 ///
 /// # Errors
 /// The system's.
-pub fn start_keeper(table: Table) -> io::Result<u32> {
+pub fn start_keeper(table: Table, spawn: impl FnOnce(&mut Command) -> io::Result<Child>) -> io::Result<u32> {
     close_all_on_exec()?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("laneway").arg("keeper").arg(table.number().to_string()).current_dir("/");
@@ -421,7 +423,7 @@ pub fn start_keeper(table: Table) -> io::Result<u32> {
             Ok(table.let_through()?)
         });
     }
-    Ok(command.spawn()?.id())
+    Ok(spawn(&mut command)?.id())
 }
 
 /// (To mark them all by one `close_range` takes Linux 5.11.)

@@ -1,9 +1,11 @@
 //! The IO shell around `machine`: processes, sockets, files, the clock. It carries out orders and reports facts; it
 //! decides nothing. `daemon` sets it up; `cli` uses its pieces that need no runtime.
 
+mod beneath;
 mod birth;
 pub mod cgroup;
 pub mod clock;
+pub mod compress;
 pub mod driver;
 pub mod handle;
 pub mod home;

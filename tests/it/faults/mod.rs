@@ -2,9 +2,12 @@
 //!
 //! `control` is that witness. Each other file is one promise, and says what would break it.
 
+mod clean;
 pub mod control;
 mod hand_over;
+mod shared;
 mod stop;
+mod upgrade;
 
 use crate::harness::Fleet;
 
