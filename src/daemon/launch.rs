@@ -162,3 +162,24 @@ pub fn start(home: &Home, lock: OwnedFd, launch: &Launch) -> Result<(), LaunchEr
 
 /// What a supervisor says when it is.
 pub(super) const READY: &str = "ready\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::scratch::Scratch;
+
+    #[test]
+    fn a_plan_counts_once_the_records_are_about_it() {
+        let scratch = Scratch::with("instances: {a: {command: [x]}}");
+        let plan = crate::plan::resolve(&scratch.source()).unwrap();
+        let launch = |next: Option<Plan>| {
+            let kept = Launch { running: Some(plan.clone()), next, ..Launch::new(&scratch.source()) };
+            Launch::read(kept.to_memory().unwrap()).unwrap()
+        };
+        let next = Plan { revision: 1, ..plan.clone() };
+        for (revision, expected) in [(0, &plan), (1, &next)] {
+            assert_eq!(launch(Some(next.clone())).take_plan(revision).as_ref(), Some(expected));
+        }
+        assert_eq!(launch(None).take_plan(7).as_ref(), Some(&plan));
+    }
+}

@@ -1,10 +1,12 @@
 //! `laneway apply` and SIGHUP: what changed in the file is taken over, and nothing else is touched.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 
 use nix::sys::signal::{Signal, kill};
 
 use crate::faults::control::{CONTROL, Control};
+use crate::faults::hand_over::kill_both;
 use crate::harness::{Fleet, PATIENCE, get, listens, number, pid, signal, wait_until};
 
 const TWO: &str = "a: {port: $0}\nb: {port: $1}";
@@ -41,7 +43,7 @@ fn who_is_unchanged_answers_through_fifty_reloads() {
     fleet.wait_for_health("b", "healthy");
     assert!(fleet.ask("b", "/self").contains("\"ROUND\": \"50\""));
     let after = fleet.instance("control");
-    for what in ["pid", "restarts", "failures", "health"] {
+    for what in ["pid", "generation", "restarts", "failures", "health"] {
         assert_eq!(before[what], after[what], "{what}");
     }
     assert!(control.finish().requests > 20);
@@ -257,6 +259,27 @@ fn a_supervisor_that_dies_over_it_leaves_it_done_or_undone() {
 }
 
 #[test]
+fn when_both_die_after_a_rename_the_next_up_finds_everybody() {
+    let fleet = Fleet::new("old: {port: $0}\nb: {port: $1}");
+    fleet.up();
+    edit(&fleet, "  old: {", "  new: {");
+    fleet.run(&["apply", "--wait"]).expect(0);
+    let pids = [fleet.pid("new"), fleet.pid("b")];
+    kill_both(&fleet);
+    fleet.up();
+    assert_eq!([fleet.pid("new"), fleet.pid("b")], pids);
+    names(&fleet, &["new", "b"]);
+    // A second change, at a place that was free.
+    edit(&fleet, "  new: {", "  old: {");
+    fleet.run(&["apply", "--wait"]).expect(0).shows(&["old: added", "new: removed"]);
+    assert_eq!(fleet.pid("b"), pids[1]);
+    let records = fs::metadata(fleet.state(".run/records")).unwrap().len();
+    edit(&fleet, "  old: {", "  new: {");
+    fleet.run(&["apply", "--wait"]).expect(0);
+    assert_eq!(fs::metadata(fleet.state(".run/records")).unwrap().len(), records);
+}
+
+#[test]
 fn unless_stopped_remembers_a_stop_over_down_and_up() {
     let fleet = Fleet::new("a: {port: $0, restart: unless-stopped}\nb: {port: $1}\ntop:presets: {only-a: [a]}");
     fleet.up();
@@ -266,6 +289,11 @@ fn unless_stopped_remembers_a_stop_over_down_and_up() {
     fleet.up().says(&[words]).shows(&["b     running  healthy"]);
     assert!(!listens(fleet.port(0)));
     fleet.up().says(&[words]);
+    // The records are of another boot.
+    fleet.run(&["down"]).expect(0);
+    let records = File::options().write(true).open(fleet.state(".run/records")).unwrap();
+    records.write_all_at(&[b'0'; 36], 16).unwrap();
+    fleet.up().says(&[words]).shows(&["b     running  healthy"]);
     // An apply that changes it leaves it alone too.
     edit(&fleet, "a: {", "a: {environment: {X: \"1\"}, ");
     fleet.run(&["apply"]).expect(0).shows(&["a: changed (environment.X): stays stopped"]);

@@ -4,7 +4,7 @@
 
 mod clean;
 pub mod control;
-mod hand_over;
+pub mod hand_over;
 mod shared;
 mod stop;
 mod upgrade;
