@@ -58,6 +58,8 @@ pub enum Verb {
     Down(Down),
     /// Start instances of a fleet that is up
     Start(Start),
+    /// Take over what the file says now: start, stop and restart what changed, and touch nothing else
+    Apply(Apply),
     /// Stop instances; laneway stays
     Stop(Names),
     /// Stop instances and start them anew
@@ -183,6 +185,17 @@ pub struct Start {
     /// Instances, globs or presets
     #[arg(value_name = "NAME", required = true)]
     pub names: Vec<String>,
+    /// When it returns.
+    #[command(flatten)]
+    pub waiting: Waiting,
+}
+
+/// `apply`.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// When it returns.
     #[command(flatten)]
     pub waiting: Waiting,

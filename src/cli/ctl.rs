@@ -70,8 +70,15 @@ pub fn start(fleet: &Fleet, path: &str, arguments: &Start) -> Result<ExitCode, F
 /// The wish of `up`, `start` and `restart`.
 #[must_use]
 pub fn start_request(instances: Vec<String>, waiting: Waiting) -> StartRequest {
+    let (wait, timeout_seconds) = waiting_for(waiting);
+    StartRequest { instances, wait, timeout_seconds }
+}
+
+/// When a wish counts as fulfilled, and after how long it does not, in seconds.
+#[must_use]
+pub fn waiting_for(waiting: Waiting) -> (WaitFor, Option<f64>) {
     let wait = if waiting.wait { WaitFor::Healthy } else { WaitFor::Started };
-    StartRequest { instances, wait, timeout_seconds: Some(waiting.wait_timeout.as_secs_f64()) }
+    (wait, Some(waiting.wait_timeout.as_secs_f64()))
 }
 
 /// `laneway stop`.
@@ -99,13 +106,20 @@ fn left_behind(plan: &Plan, outcome: &Outcome, status: &FleetStatus) -> Vec<(Ins
     let runs = |name: &InstanceName| status.instances.iter().any(|i| i.name == *name && i.goal == Goal::Up);
     let on =
         |spec: &Spec| spec.depends_on.iter().map(|dependency| plan.spec(dependency.on).name.clone()).find(is_stopped);
-    plan.specs.iter().filter(|spec| runs(&spec.name)).filter_map(|spec| Some((spec.name.clone(), on(spec)?))).collect()
+    plan.ids()
+        .map(|id| plan.spec(id))
+        .filter(|spec| runs(&spec.name))
+        .filter_map(|spec| Some((spec.name.clone(), on(spec)?)))
+        .collect()
 }
 
 /// Says what came of a request: data to standard output, trouble to standard error. Returns the exit code.
 #[must_use]
 pub fn finish(outcome: &Outcome) -> u8 {
     println!("{}", paint::table(&outcome.instances));
+    for name in &outcome.kept_stopped {
+        eprintln!("{name} stays stopped (restart: unless-stopped); laneway start {name} starts it");
+    }
     report::troubles(&outcome.troubles);
     if outcome.done { DONE } else { FAILED }
 }

@@ -1,5 +1,6 @@
 //! The command line: one command at a time, a client like any other. Argument parsing lives here only.
 
+mod apply;
 mod args;
 mod attached;
 mod ctl;
@@ -70,6 +71,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Down(arguments) => ctl::down(&fleet, &arguments),
         Verb::Start(arguments) => ctl::start(&fleet, "/v1/start", &arguments),
         Verb::Restart(arguments) => ctl::start(&fleet, "/v1/restart", &arguments),
+        Verb::Apply(arguments) => apply::run(&fleet, &arguments),
         Verb::Stop(arguments) => ctl::stop(&fleet, &arguments),
         Verb::Status(arguments) => ctl::status(&fleet, &arguments),
         Verb::Why(arguments) => ctl::why(&fleet, &arguments),
@@ -90,7 +92,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
 
 /// What other tools call it, and what it is called here.
 const ELSEWHERE: [(&str, &str); 14] = [
-    ("reload", "laneway restart NAME (after a change of the file: laneway down, then up)"),
+    ("reload", "laneway apply (after a change of the file), or laneway restart NAME"),
     ("tail", "laneway logs -f NAME"),
     ("ls", "laneway status"),
     ("list", "laneway status"),

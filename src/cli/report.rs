@@ -120,7 +120,7 @@ impl From<ClientError> for Failure {
         let what = error.to_string();
         match error {
             ClientError::NoSupervisor { .. } => Self::not_running(what),
-            ClientError::Refused(404 | 400, problem) => Self::Other { code: USAGE, what, hint: problem.hint },
+            ClientError::Refused(404 | 400 | 422, problem) => Self::Other { code: USAGE, what, hint: problem.hint },
             ClientError::Refused(_, problem) => Self::Other { code: FAILED, what, hint: problem.hint },
             ClientError::Silent | ClientError::Broken(_) | ClientError::Strange(_) => Self::failed(what),
         }

@@ -11,7 +11,7 @@ use super::out::println;
 use super::place::Fleet;
 use super::report::{DONE, FAILED, Failure, say};
 use super::secrets;
-use crate::plan;
+use crate::plan::{self, Plan};
 use crate::runtime::registry::Registry;
 
 /// `laneway config`: of what runs, else of the file.
@@ -23,7 +23,7 @@ pub fn config(fleet: &Fleet, arguments: &Config) -> Result<ExitCode, Failure> {
     let plan = fleet.running_plan_or_plan()?;
     let mut document = serde_json::to_value(&plan).map_err(|error| failed(&error))?;
     tidy(&mut document);
-    by_name(&mut document);
+    by_name(&plan, &mut document);
     if !arguments.reveal {
         secrets::hide(&mut document);
     }
@@ -59,10 +59,13 @@ fn duration(value: &Value) -> Option<Duration> {
 }
 
 /// The list of specs as a map of instances, as in the file.
-fn by_name(document: &mut Value) {
+fn by_name(plan: &Plan, document: &mut Value) {
     let Some(fleet) = document.as_object_mut() else { return };
-    let Some(Value::Array(specs)) = fleet.shift_remove("specs") else { return };
-    let named = specs.into_iter().filter_map(|mut spec| {
+    fleet.shift_remove("order");
+    fleet.shift_remove("revision");
+    let Some(Value::Array(mut specs)) = fleet.shift_remove("specs") else { return };
+    let named = plan.ids().filter_map(|id| {
+        let mut spec = specs.get_mut(id.index())?.take();
         let map = spec.as_object_mut()?;
         map.shift_remove("inherited");
         let name = map.shift_remove("name")?;

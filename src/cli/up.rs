@@ -13,7 +13,7 @@ use super::place::Fleet;
 use super::report::{FAILED, Failure};
 use crate::control::Client;
 use crate::daemon::{self, Launch};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Callers, Plan};
 use crate::runtime::clock::pause;
 use crate::runtime::home::Home;
 use crate::view::snapshot::Outcome;
@@ -38,11 +38,11 @@ pub fn run(fleet: &Fleet, arguments: &Up) -> Result<ExitCode, Failure> {
     ensure(fleet, &plan, &home)?;
     let client = Client::new(home);
     ctl::show_progress(&client, Some(&names));
-    let outcome: Outcome = client.post("/v1/start", &start_request(names, waiting))?;
+    let outcome: Outcome = client.post("/v1/start", &start_request(asked(&arguments.names, names), waiting))?;
     Ok(ExitCode::from(show_outcome(&outcome)))
 }
 
-fn attach(fleet: &Fleet, names: &[String], waiting: Waiting) -> Result<ExitCode, Failure> {
+fn attach(fleet: &Fleet, words: &[String], waiting: Waiting) -> Result<ExitCode, Failure> {
     let role = Role::of_this_process();
     let mut attached = Attached::new(role)?;
     loop {
@@ -51,11 +51,11 @@ fn attach(fleet: &Fleet, names: &[String], waiting: Waiting) -> Result<ExitCode,
             // Started anew beside a fleet that runs, it follows that one, whatever became of the file.
             Role::Service | Role::Init => fleet.running_plan_or_plan()?,
         };
-        let names = chosen(&plan, names)?;
+        let names = chosen(&plan, words)?;
         let is_started = ensure(fleet, &plan, &Home::of(&plan.state_dir))?;
         // The main process of a service does not start what somebody stopped while it was away.
         let wishes = is_started || role == Role::Person;
-        let wish = wishes.then(|| start_request(names.clone(), Waiting { wait: true, ..waiting }));
+        let wish = wishes.then(|| start_request(asked(words, names.clone()), Waiting { wait: true, ..waiting }));
         let stops_all = is_started || role != Role::Person;
         match (attached.follow(&Followed { plan: &plan, names: &names, wish, stops_all })?, role) {
             (End::Code(code), _) => return Ok(ExitCode::from(code)),
@@ -74,6 +74,11 @@ fn attach(fleet: &Fleet, names: &[String], waiting: Waiting) -> Result<ExitCode,
 fn chosen(plan: &Plan, words: &[String]) -> Result<Vec<String>, Failure> {
     let who = plan::select(plan, words)?;
     Ok(who.into_iter().map(|id| plan.spec(id).name.to_string()).collect())
+}
+
+/// Whom the request names. Who names nobody means all, but for those that were stopped and shall stay so.
+fn asked(words: &[String], names: Vec<String>) -> Vec<String> {
+    if words.is_empty() { Vec::new() } else { names }
 }
 
 /// A preset: its instances, with its profile.
@@ -120,7 +125,7 @@ fn ensure(fleet: &Fleet, plan: &Plan, home: &Home) -> Result<bool, Failure> {
 /// A second `up` with an equal plan is a client of the first; with another it would be a surprise.
 fn same_plan(plan: &Plan, home: &Home) -> Result<(), Failure> {
     let Some(running) = home.running_plan() else { return Ok(()) };
-    let changes = plan::diff(&running, plan);
+    let changes = plan::diff(&running, plan, Callers::Two);
     if changes.is_empty() {
         return Ok(());
     }
@@ -129,6 +134,9 @@ fn same_plan(plan: &Plan, home: &Home) -> Result<(), Failure> {
     Err(Failure::Other {
         code: FAILED,
         what: format!("this fleet runs already (pid {pid}), with another plan:{}", list.concat()),
-        hint: Some("laneway down, then up again; or ask with the same file, --profile and --set".to_owned()),
+        hint: Some(
+            "laneway apply takes changes of the file over; other files, --profile or --set take laneway down, then up"
+                .to_owned(),
+        ),
     })
 }

@@ -14,6 +14,18 @@ pub struct StartRequest {
     pub timeout_seconds: Option<f64>,
 }
 
+/// Body of `POST /v1/apply`. It names no file: what the fleet was launched with is read again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApplyRequest {
+    /// When it is answered.
+    pub wait: WaitFor,
+    /// How long, for `healthy`.
+    pub timeout_seconds: Option<f64>,
+    /// Only say what it would change.
+    pub dry_run: bool,
+}
+
 /// When a start is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -21,11 +20,13 @@ use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::{Stream, StreamExt, once};
 use tracing::warn;
 
-use super::protocol::{DownRequest, Problem, StartRequest, StopRequest, Upgraded, WaitFor};
+use super::protocol::{ApplyRequest, DownRequest, Problem, StartRequest, StopRequest, Upgraded, WaitFor};
 use crate::machine::{Request, RequestId, Wait};
 use crate::model::InstanceId;
 use crate::plan::{self, Plan};
 use crate::runtime::handle::{Gone, Handle};
+use crate::runtime::reload::Refused;
+use crate::view::snapshot::FleetStatus;
 
 /// Describes every route; served at `/v1/openapi.json`.
 pub const OPENAPI: &str = include_str!("openapi.json");
@@ -38,7 +39,6 @@ const DEFAULT_WAIT: Duration = Duration::from_mins(2);
 #[derive(Clone)]
 struct Doors {
     handle: Handle,
-    plan: Arc<Plan>,
 }
 
 /// Serves the API until `end` resolves.
@@ -48,7 +48,6 @@ struct Doors {
 pub async fn serve(
     listener: UnixListener,
     handle: Handle,
-    plan: Arc<Plan>,
     end: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let router = Router::new()
@@ -59,12 +58,13 @@ pub async fn serve(
         .route("/v1/restart", post(restart))
         .route("/v1/stop", post(stop))
         .route("/v1/down", post(down))
+        .route("/v1/apply", post(apply))
         .route("/v1/upgrade", post(upgrade))
         .route("/v1/openapi.json", get(openapi))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .with_state(Doors { handle, plan });
+        .with_state(Doors { handle });
     axum::serve(OwnUsers { listener }, router).with_graceful_shutdown(end).await
 }
 
@@ -149,46 +149,60 @@ async fn status(State(doors): State<Doors>) -> Result<Response, Refusal> {
 }
 
 async fn instance(State(doors): State<Doors>, name: Result<Path<String>, PathRejection>) -> Result<Response, Refusal> {
-    let Path(name) = name?;
-    let id = single(&doors.plan, name)?;
-    let mut status = doors.handle.status().await?;
-    Ok(Json(status.instances.swap_remove(id.index())).into_response())
+    let Path(word) = name?;
+    let status = doors.handle.status().await?;
+    let name = single(&doors.handle.plan(), &status, word)?;
+    let instance = status.instances.into_iter().find(|instance| instance.name.as_str() == name);
+    let unknown = || plan::Unknown { word: name.clone(), hint: "laneway status lists them all".to_owned() };
+    Ok(Json(instance.ok_or_else(unknown)?).into_response())
 }
 
-fn single(plan: &Plan, name: String) -> Result<InstanceId, plan::Unknown> {
-    match plan.find(&name) {
-        Some(id) => Ok(id),
-        None => match plan::select(plan, std::slice::from_ref(&name))?.as_slice() {
-            [id] => Ok(*id),
-            _ => Err(plan::Unknown { word: name, hint: "name one instance".to_owned() }),
-        },
+/// The one instance that `word` means. What was taken out of the file is named as long as something of it is left.
+fn single(plan: &Plan, status: &FleetStatus, word: String) -> Result<String, plan::Unknown> {
+    if status.instances.iter().any(|instance| instance.name.as_str() == word) {
+        return Ok(word);
+    }
+    match plan::select(plan, std::slice::from_ref(&word))?.as_slice() {
+        [id] => Ok(plan.spec(*id).name.to_string()),
+        _ => Err(plan::Unknown { word, hint: "name one instance".to_owned() }),
     }
 }
 
 async fn start(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
-    begin(doors, &headers, body, |who, wait| Request::Start { who, wait }).await
+    let asked: StartRequest = read(body)?;
+    let who = plan::select(&doors.handle.plan(), &asked.instances)?;
+    let wait = wait(asked.wait, asked.timeout_seconds)?;
+    let request = if asked.instances.is_empty() { Request::StartAll { wait } } else { Request::Start { who, wait } };
+    Ok(Json(doors.handle.request(named(&headers), request).await?).into_response())
 }
 
 async fn restart(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
-    begin(doors, &headers, body, |who, wait| Request::Restart { who, wait }).await
+    let asked: StartRequest = read(body)?;
+    let who = plan::select(&doors.handle.plan(), &asked.instances)?;
+    let wait = wait(asked.wait, asked.timeout_seconds)?;
+    Ok(Json(doors.handle.request(named(&headers), Request::Restart { who, wait }).await?).into_response())
 }
 
-async fn begin(
-    doors: Doors,
-    headers: &HeaderMap,
-    body: Body,
-    request: impl FnOnce(Vec<InstanceId>, Wait) -> Request,
-) -> Result<Response, Refusal> {
-    let asked: StartRequest = read(body)?;
-    let who = plan::select(&doors.plan, &asked.instances)?;
-    let timeout = asked.timeout_seconds.map(Duration::try_from_secs_f64).transpose().map_err(|error| {
+async fn apply(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+    let asked: ApplyRequest = read(body)?;
+    let wait = wait(asked.wait, asked.timeout_seconds)?;
+    match doors.handle.apply(named(&headers), wait, asked.dry_run).await? {
+        Ok(applied) => Ok(Json(applied).into_response()),
+        Err(refused @ Refused::File(_)) => {
+            Err(Refusal(StatusCode::UNPROCESSABLE_ENTITY, Problem { error: refused.to_string(), hint: None }))
+        }
+        Err(Refused::Other { what, hint }) => Err(Refusal(StatusCode::CONFLICT, Problem { error: what, hint })),
+    }
+}
+
+fn wait(wait: WaitFor, timeout_seconds: Option<f64>) -> Result<Wait, Refusal> {
+    let timeout = timeout_seconds.map(Duration::try_from_secs_f64).transpose().map_err(|error| {
         Refusal(StatusCode::BAD_REQUEST, Problem { error: format!("timeout_seconds: {error}"), hint: None })
     })?;
-    let wait = match asked.wait {
+    Ok(match wait {
         WaitFor::Started => Wait::Started,
         WaitFor::Healthy => Wait::Healthy { timeout: timeout.unwrap_or(DEFAULT_WAIT) },
-    };
-    Ok(Json(doors.handle.request(named(headers), request(who, wait)).await?).into_response())
+    })
 }
 
 /// `Idempotency-Key`: asked again under the same number, it is the same wish and has its effect once.
@@ -198,8 +212,21 @@ fn named(headers: &HeaderMap) -> Option<RequestId> {
 
 async fn stop(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let asked: StopRequest = read(body)?;
-    let who = plan::select(&doors.plan, &asked.instances)?;
+    let plan = doors.handle.plan();
+    let who = match plan::select(&plan, &asked.instances) {
+        Ok(who) => who,
+        Err(unknown) => leaving(&plan, &doors.handle.status().await?, &asked.instances).ok_or(unknown)?,
+    };
     Ok(Json(doors.handle.request(named(&headers), Request::Stop { who }).await?).into_response())
+}
+
+/// The instances that `words` name, if all of them were taken out of the file and something of each is left: their end
+/// can be waited for.
+fn leaving(plan: &Plan, status: &FleetStatus, words: &[String]) -> Option<Vec<InstanceId>> {
+    let is_shown = |id: &InstanceId| status.instances.iter().any(|instance| instance.name == plan.spec(*id).name);
+    let leaving: Vec<_> = plan.retired().filter(is_shown).collect();
+    let named = |word: &String| leaving.iter().copied().find(|id| plan.spec(*id).name.as_str() == word);
+    words.iter().map(named).collect()
 }
 
 async fn down(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {

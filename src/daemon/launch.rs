@@ -42,6 +42,9 @@ pub struct Launch {
     /// The plan that runs, for the next supervisor: a file that was broken meanwhile never disturbs it.
     #[serde(default)]
     pub running: Option<Plan>,
+    /// The plan that is about to take its place: it has, once the records are about it.
+    #[serde(default)]
+    pub next: Option<Plan>,
 }
 
 /// Why a supervisor did not start.
@@ -72,7 +75,16 @@ impl Launch {
             descriptors: getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft),
             umask: mask.bits(),
             running: None,
+            next: None,
         }
+    }
+
+    /// Takes out the plan that runs; `revision` is that of the plan that the records are about.
+    #[must_use]
+    pub fn take_plan(&mut self, revision: u64) -> Option<Plan> {
+        let next = self.next.take().filter(|next| next.revision == revision);
+        let running = self.running.take();
+        next.or(running)
     }
 
     /// Written down, for whoever reads it with `read`.
@@ -150,3 +162,24 @@ pub fn start(home: &Home, lock: OwnedFd, launch: &Launch) -> Result<(), LaunchEr
 
 /// What a supervisor says when it is.
 pub(super) const READY: &str = "ready\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::scratch::Scratch;
+
+    #[test]
+    fn a_plan_counts_once_the_records_are_about_it() {
+        let scratch = Scratch::with("instances: {a: {command: [x]}}");
+        let plan = crate::plan::resolve(&scratch.source()).unwrap();
+        let launch = |next: Option<Plan>| {
+            let kept = Launch { running: Some(plan.clone()), next, ..Launch::new(&scratch.source()) };
+            Launch::read(kept.to_memory().unwrap()).unwrap()
+        };
+        let next = Plan { revision: 1, ..plan.clone() };
+        for (revision, expected) in [(0, &plan), (1, &next)] {
+            assert_eq!(launch(Some(next.clone())).take_plan(revision).as_ref(), Some(expected));
+        }
+        assert_eq!(launch(None).take_plan(7).as_ref(), Some(&plan));
+    }
+}

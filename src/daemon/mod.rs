@@ -2,6 +2,7 @@
 
 mod launch;
 mod prove;
+mod reload;
 mod supervisor;
 
 pub use launch::{Launch, LaunchError, readable_environment, start};

@@ -21,7 +21,7 @@ pub fn run(number: RawFd) -> i32 {
     });
     let plan = launch.and_then(|launch| launch.running);
     let (Ok(()), Some(plan), Some(recorded)) = (inherited, plan, recorded) else { return 1 };
-    let understood = plan.ids().filter(|id| recorded.instances.get(id.index()).is_some_and(Option::is_some)).count();
+    let understood = plan.places().filter(|id| recorded.instances.get(id.index()).is_some_and(Option::is_some)).count();
     let words = format!("{PROVEN}{understood} {}\n", env!("CARGO_PKG_VERSION"));
     i32::from(io::stdout().write_all(words.as_bytes()).is_err())
 }

@@ -10,10 +10,11 @@ use tokio::net::UnixListener;
 use tracing::{info, warn};
 
 use super::launch::{Launch, READY};
+use super::reload::Launched;
 use crate::control;
 use crate::keeper::protocol::Kept;
 use crate::model::InstanceId;
-use crate::plan::{self, Change, Plan};
+use crate::plan::{self, Callers, Change, Plan};
 use crate::runtime;
 use crate::runtime::cgroup::Cgroups;
 use crate::runtime::clock::Clock;
@@ -23,6 +24,7 @@ use crate::runtime::link::KeeperLink;
 use crate::runtime::probe::Prober;
 use crate::runtime::records::{Recorded, Records};
 use crate::runtime::registry::Registry;
+use crate::runtime::reload::Origin as _;
 use crate::runtime::spawn::{Original, Spawner};
 use crate::runtime::succession::{Adopted, After, Inheritance};
 use crate::runtime::tree;
@@ -81,10 +83,12 @@ fn set_up(inheritance: Inheritance, is_first: bool) -> Result<Supervisor, String
     let _ = nix::sys::prctl::set_name(c"laneway");
     nix::sys::prctl::set_child_subreaper(true).map_err(|error| format!("cannot become a subreaper: {error}"))?;
     let mut launch = read_launch(&inheritance).map_err(|error| format!("the launch cannot be read: {error}"))?;
+    let left = inheritance.estate.get(&Kept::Records.number()).and_then(|left| left.try_clone().ok());
+    let revision = left.map_or(0, |left| runtime::records::read(&File::from(left)).memory.revision());
     // A file that was broken meanwhile never disturbs what runs.
-    let plan = match launch.running.take() {
+    let plan = match launch.take_plan(revision) {
         Some(plan) => plan,
-        None => plan::resolve(&launch.source()).map_err(|problems| problems.to_string())?,
+        None => first_plan(&launch)?,
     };
     let home = Home::of(&plan.state_dir);
     let fleet = home.fleet_id().map_err(|error| format!("{}: {error}", home.directory().display()))?;
@@ -96,24 +100,42 @@ fn set_up(inheritance: Inheritance, is_first: bool) -> Result<Supervisor, String
                  hint: kill -TERM {pid} ends it with its servers; then laneway up"
             ));
         }
-        let collisions = registry.collisions(&plan);
-        if !collisions.is_empty() {
-            return Err(collisions.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
-        }
+        check_neighbours(&plan)?;
     }
-    let (needed, limit) = descriptors(&plan);
-    if needed > limit {
-        return Err(format!(
-            "{} instances need about {needed} open files, the limit is {limit}\n  hint: ulimit -n {needed}",
-            plan.specs.len()
-        ));
-    }
+    check_descriptors(&plan)?;
     Ok(Supervisor { plan: Arc::new(plan), home, fleet, launch, inheritance })
 }
 
-fn descriptors(plan: &Plan) -> (u64, u64) {
-    let needed = (plan.specs.len() as u64).saturating_mul(DESCRIPTORS.0).saturating_add(DESCRIPTORS.1);
-    (needed, getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard))
+/// What the file comes to. Where a fleet was left running, everybody stays at the place that the records go by.
+fn first_plan(launch: &Launch) -> Result<Plan, String> {
+    let plan = plan::resolve(&launch.source()).map_err(|problems| problems.to_string())?;
+    let before = Home::of(&plan.state_dir).last_plan();
+    let before = before.filter(|before| before.project == plan.project && before.namespace == plan.namespace);
+    Ok(match before {
+        Some(before) => plan::merge(&before, plan, |_| true),
+        None => plan,
+    })
+}
+
+/// Holds a plan against the other fleets of this user.
+pub(super) fn check_neighbours(plan: &Plan) -> Result<(), String> {
+    let collisions = Registry::of_user().map(|registry| registry.collisions(plan)).unwrap_or_default();
+    if collisions.is_empty() {
+        return Ok(());
+    }
+    Err(collisions.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+/// Holds a plan against the limit of open files.
+pub(super) fn check_descriptors(plan: &Plan) -> Result<(), String> {
+    let count = plan.order.len();
+    let needed = (count as u64).saturating_mul(DESCRIPTORS.0).saturating_add(DESCRIPTORS.1);
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((_, limit)) if needed > limit => Err(format!(
+            "{count} instances need about {needed} open files, the limit is {limit}\n  hint: ulimit -n {needed}"
+        )),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 impl Supervisor {
@@ -134,7 +156,7 @@ impl Supervisor {
     }
 
     async fn run(self, ready: &mut Option<File>) -> Result<(), String> {
-        let Self { plan, home, fleet, mut launch, mut inheritance } = self;
+        let Self { plan, home, fleet, launch, mut inheritance } = self;
         let say = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
         let after = match (ready.is_some(), inheritance.distrust) {
             (true, _) => After::Both,
@@ -160,20 +182,21 @@ impl Supervisor {
         let tools = Tools { spawner, keeper: Arc::clone(&link), prober };
         let listener = listen(&home, left_listener, &link).map_err(|e| say("the control socket", &e))?;
         home.write_plan(&plan).map_err(|e| say("plan.json", &e))?;
-        launch.running = Some(Plan::clone(&plan));
-        let kept = launch.to_memory().and_then(|launch| link.keep(Kept::Launch, launch));
+        let origin = Launched { launch, home: home.clone(), link: Arc::clone(&link) };
+        let kept = origin.keep(&plan, None);
         kept.and_then(|()| link.keep(Kept::Records, records.descriptor().try_clone_to_owned()?))
             .map_err(|e| say("the keeper", &e))?;
         let registry = Registry::of_user();
         if let Some(Err(error)) = registry.as_ref().map(|registry| registry.enter(&plan)) {
             warn!("this fleet cannot be registered, others will not be checked against it: {error}");
         }
-        let (driver, handle) = Driver::new(Arc::clone(&plan), home.upgrade(), tools, records, adopted);
+        let (driver, handle) =
+            Driver::new(Arc::clone(&plan), Arc::new(origin), home.upgrade(), tools, records, adopted);
         let (ended, end) = tokio::sync::oneshot::channel::<()>();
-        let door = tokio::spawn(control::serve(listener, handle, Arc::clone(&plan), async {
+        let door = tokio::spawn(control::serve(listener, handle, async {
             let _ = end.await;
         }));
-        info!("supervisor of {} with {} instances, keeper {keeper_pid}", plan.project, plan.specs.len());
+        info!("supervisor of {} with {} instances, keeper {keeper_pid}", plan.project, plan.order.len());
         link.ready().map_err(|e| say("the keeper", &e))?;
         if let Some(mut ready) = ready.take() {
             let _ = ready.write_all(READY.as_bytes());
@@ -228,7 +251,7 @@ fn records(home: &Home, left: Option<OwnedFd>, after: After) -> io::Result<(Reco
 /// Whether an instance is the same, at the same place, in both plans.
 fn is_same(before: &Plan, now: &Plan, id: InstanceId) -> bool {
     let name = &now.spec(id).name;
-    let is_changed = plan::diff(before, now).iter().any(|change| match change {
+    let is_changed = plan::diff(before, now, Callers::Two).iter().any(|change| match change {
         Change::Changed { name: other, .. } | Change::Added { name: other } => other == name,
         Change::Removed { .. } | Change::Fleet { .. } => false,
     });

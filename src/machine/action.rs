@@ -89,6 +89,8 @@ pub enum Trouble {
     TimedOut,
     /// Some of its processes would not go.
     Survivors,
+    /// It was taken out of the file.
+    Retired,
     /// Laneway is ending.
     Ending,
     /// Somebody else wished the contrary meanwhile.

@@ -1,11 +1,13 @@
 //! What comes in: wishes of people, and facts about runs. A fact carries its run, so that a late one can be told.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Exit, InstanceId, Run};
+use crate::model::{Exit, InstanceId, InstanceName, Run};
+use crate::plan::Plan;
 
 /// One input of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +77,11 @@ pub enum Request {
         /// When the wish counts as fulfilled.
         wait: Wait,
     },
+    /// All shall run, except those that a person stopped and whose policy remembers it (`kept_stopped`).
+    StartAll {
+        /// When the wish counts as fulfilled.
+        wait: Wait,
+    },
     /// These shall end and begin anew.
     Restart {
         /// Which.
@@ -86,6 +93,16 @@ pub enum Request {
     Stop {
         /// Which.
         who: Vec<InstanceId>,
+    },
+    /// The fleet shall be as another plan says: what is no more ends, what is new begins, and what changed begins anew if
+    /// its process has to. Nothing else is touched.
+    Apply {
+        /// The plan, with everybody who stays at the same place.
+        plan: Arc<Plan>,
+        /// Who takes over what another one had: the heir, then the holder, who has to be gone first.
+        heirs: Vec<(InstanceName, InstanceName)>,
+        /// When the wish counts as fulfilled.
+        wait: Wait,
     },
     /// All shall end, and laneway with them.
     Down {

@@ -1,6 +1,9 @@
-//! All instances together: who may begin, who may end, what was wished, and when to look again.
+//! All instances together: who may begin, who may end, what was wished, and when to look again. In `replan`: how another
+//! plan takes the place of the one that runs.
 
-use std::collections::{BTreeSet, VecDeque};
+mod replan;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +14,7 @@ use super::event::{Event, Request, RequestId, Wait};
 use super::instance::{Context, Instance};
 use super::state::{Cause, Stage, Starting, State, Then, Waiting};
 use crate::model::{Goal, Health, InstanceId, Mono, Phase, Run};
-use crate::plan::spec::{Condition, Plan};
+use crate::plan::spec::{Condition, Plan, RestartPolicy};
 
 /// The state of a whole fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub struct Fleet {
     timeline: BTreeSet<(Mono, InstanceId)>,
     /// Who wants to begin or to end and needs the fleet's leave.
     at_the_gate: BTreeSet<InstanceId>,
+    /// What has to be gone before each may begin: older runs of others, which have what it takes over.
+    predecessors: BTreeMap<InstanceId, BTreeSet<Run>>,
     /// Who was changed by this step.
     touched: BTreeSet<InstanceId>,
     brake: Brake,
@@ -47,6 +52,19 @@ pub struct Memory {
     answered: VecDeque<(RequestId, Answer)>,
     ending: bool,
     brake_full_at: Mono,
+    /// The plan that the rest is about.
+    #[serde(default)]
+    revision: u64,
+    #[serde(default)]
+    predecessors: BTreeMap<InstanceId, BTreeSet<Run>>,
+}
+
+impl Memory {
+    /// The revision of the plan that was run.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
 }
 
 /// What is known of a request.
@@ -70,6 +88,9 @@ struct Wish {
     who: Vec<InstanceId>,
     until: Until,
     deadline: Option<Mono>,
+    /// Who shall be gone.
+    #[serde(default)]
+    gone: Vec<InstanceId>,
 }
 
 /// When a wish is fulfilled.
@@ -98,22 +119,16 @@ impl Fleet {
     /// A fleet as an earlier supervisor left it: `instances` in the order of the plan. Call `resume` next.
     #[must_use]
     pub fn restore(plan: Arc<Plan>, seed: u64, instances: Vec<Instance>, memory: Memory) -> Self {
-        let count = plan.specs.len();
-        let mut dependents = vec![Vec::new(); count];
-        for id in plan.ids() {
-            for dependency in &plan.spec(id).depends_on {
-                dependents[dependency.on.index()].push(id);
-            }
-        }
-        let Memory { wishes, answered, ending, brake_full_at } = memory;
+        let Memory { wishes, answered, ending, brake_full_at, revision: _, predecessors } = memory;
         Self {
             seed,
             shown: instances.iter().map(words).collect(),
             instances,
-            dependents,
-            deadlines: vec![None; count],
+            dependents: dependents(&plan),
+            deadlines: vec![None; plan.specs.len()],
             timeline: BTreeSet::new(),
             at_the_gate: BTreeSet::new(),
+            predecessors,
             touched: BTreeSet::new(),
             brake: Brake::new(plan.restart_brake, brake_full_at),
             wishes,
@@ -132,6 +147,8 @@ impl Fleet {
             answered: self.answered.clone(),
             ending: self.ending,
             brake_full_at: self.brake.full_at(),
+            revision: self.plan.revision,
+            predecessors: self.predecessors.clone(),
         }
     }
 
@@ -154,7 +171,7 @@ impl Fleet {
     /// Goes on where an earlier supervisor stopped: gives again what it may not have carried out.
     pub fn resume(&mut self, now: Mono) -> Vec<Action> {
         let mut actions = Vec::new();
-        for id in self.plan.ids().collect::<Vec<_>>() {
+        for id in self.plan.places() {
             self.with(id, now, &mut actions, Instance::resume);
         }
         self.open_gates(now, &mut actions);
@@ -172,6 +189,20 @@ impl Fleet {
     #[must_use]
     pub fn instance(&self, id: InstanceId) -> &Instance {
         &self.instances[id.index()]
+    }
+
+    /// The instances of the file, then retired ones of which something is left.
+    #[must_use]
+    pub fn present(&self) -> Vec<InstanceId> {
+        let leaving = self.plan.retired().filter(|id| self.instance(*id).state != State::Stopped);
+        self.plan.ids().chain(leaving).collect()
+    }
+
+    /// Whom `Request::StartAll` leaves alone.
+    #[must_use]
+    pub fn kept_stopped(&self) -> Vec<InstanceId> {
+        let remembers = |id: &InstanceId| self.plan.spec(*id).restart.policy == RestartPolicy::UnlessStopped;
+        self.plan.ids().filter(|id| remembers(id) && self.instance(*id).held).collect()
     }
 
     /// Whether everything is on its way down, and laneway with it.
@@ -239,9 +270,10 @@ impl Fleet {
     }
 
     fn request(&mut self, id: RequestId, request: Request, now: Mono, actions: &mut Vec<Action>) {
+        let mut gone = Vec::new();
         let (who, until, deadline) = match request {
             Request::Start { who, wait } => {
-                if self.refuse_while_ending(id, &who, actions) {
+                if self.refuse(id, &who, actions) {
                     return;
                 }
                 self.overrule(&who, Until::Stopped, actions);
@@ -255,8 +287,21 @@ impl Fleet {
                 let (until, deadline) = until(wait, now);
                 (who, until, deadline)
             }
+            Request::StartAll { wait } => {
+                let kept_stopped = self.kept_stopped();
+                let who: Vec<_> = self.plan.ids().filter(|one| !kept_stopped.contains(one)).collect();
+                if self.refuse(id, &who, actions) {
+                    return;
+                }
+                self.overrule(&who, Until::Stopped, actions);
+                for one in &who {
+                    self.with(*one, now, actions, |i, cx| i.wish_up(cx.now));
+                }
+                let (until, deadline) = until(wait, now);
+                (who, until, deadline)
+            }
             Request::Restart { who, wait } => {
-                if self.refuse_while_ending(id, &who, actions) {
+                if self.refuse(id, &who, actions) {
                     return;
                 }
                 self.overrule(&who, Until::Stopped, actions);
@@ -282,8 +327,16 @@ impl Fleet {
                 }
                 (who, Until::Stopped, None)
             }
+            Request::Apply { plan, heirs, wait } => {
+                if self.refuse(id, &self.plan.order, actions) {
+                    return;
+                }
+                let who = self.replan(plan, &heirs, now, actions, &mut gone);
+                let (until, deadline) = until(wait, now);
+                (who, until, deadline)
+            }
             Request::Down { now: at_once } => {
-                let who: Vec<_> = self.plan.ids().collect();
+                let who = self.present();
                 self.ending = true;
                 self.wish_down(&who, now, actions);
                 if at_once {
@@ -299,15 +352,20 @@ impl Fleet {
                 (who, Until::Stopped, None)
             }
         };
-        self.wishes.push(Wish { id, who, until, deadline });
+        self.wishes.push(Wish { id, who, until, deadline, gone });
     }
 
-    fn refuse_while_ending(&self, id: RequestId, who: &[InstanceId], actions: &mut Vec<Action>) -> bool {
-        if self.ending {
-            let troubles = who.iter().map(|one| (*one, Trouble::Ending)).collect();
+    /// Nothing begins while everything ends, nor what was taken out of the file after somebody named it.
+    fn refuse(&self, id: RequestId, who: &[InstanceId], actions: &mut Vec<Action>) -> bool {
+        let retired: BTreeSet<_> = self.plan.retired().collect();
+        let word = if self.ending { Trouble::Ending } else { Trouble::Retired };
+        let troubles: Vec<_> =
+            who.iter().filter(|one| self.ending || retired.contains(one)).map(|one| (*one, word)).collect();
+        let is_refused = !troubles.is_empty();
+        if is_refused {
             actions.push(Action::Reply { id, answer: Answer { troubles } });
         }
-        self.ending
+        is_refused
     }
 
     fn wish_down(&mut self, who: &[InstanceId], now: Mono, actions: &mut Vec<Action>) {
@@ -401,6 +459,7 @@ impl Fleet {
             .iter()
             .filter(|dependency| !self.is_met(dependency.on, dependency.condition))
             .map(|dependency| dependency.on)
+            .chain(self.holders(id))
             .collect();
         if !missing.is_empty() {
             if *on != missing {
@@ -415,6 +474,12 @@ impl Fleet {
             }
         }
         true
+    }
+
+    /// Who still has what `id` takes over.
+    fn holders(&self, id: InstanceId) -> impl Iterator<Item = InstanceId> + '_ {
+        let runs = self.predecessors.get(&id).into_iter().flatten();
+        runs.filter(|run| self.instance(run.instance).state.run() == Some(**run)).map(|run| run.instance)
     }
 
     fn is_met(&self, id: InstanceId, condition: Condition) -> bool {
@@ -482,8 +547,9 @@ impl Fleet {
     fn answer(&self, wish: &Wish, now: Mono) -> Option<Answer> {
         let late = wish.deadline.is_some_and(|deadline| deadline <= now);
         let mut troubles = Vec::new();
-        for id in &wish.who {
-            match self.progress(*id, wish.until) {
+        let who = wish.who.iter().map(|id| (id, wish.until));
+        for (id, until) in who.chain(wish.gone.iter().map(|id| (id, Until::Stopped))) {
+            match self.progress(*id, until) {
                 Progress::Done => {}
                 Progress::OnTheWay if late => troubles.push((*id, Trouble::TimedOut)),
                 Progress::OnTheWay => return None,
@@ -498,6 +564,7 @@ impl Fleet {
         match until {
             Until::Stopped if instance.state == State::Stopped => Progress::Done,
             Until::Stopped if !instance.state.survivors().is_empty() => Progress::Stuck(Trouble::Survivors),
+            Until::Stopped if instance.goal == Goal::Up => Progress::Stuck(Trouble::Overruled),
             Until::Stopped => Progress::OnTheWay,
             Until::Started | Until::Healthy => match &instance.state {
                 State::Completed => Progress::Done,
@@ -527,6 +594,17 @@ impl Fleet {
     fn is_hopeless(&self, id: InstanceId) -> bool {
         matches!(self.progress(id, Until::Healthy), Progress::Stuck(_))
     }
+}
+
+/// Who depends on each.
+fn dependents(plan: &Plan) -> Vec<Vec<InstanceId>> {
+    let mut dependents = vec![Vec::new(); plan.specs.len()];
+    for id in plan.places() {
+        for dependency in &plan.spec(id).depends_on {
+            dependents[dependency.on.index()].push(id);
+        }
+    }
+    dependents
 }
 
 /// What people are told of an instance when it changes.

@@ -40,7 +40,7 @@ pub struct Instance {
     /// The last failure under this goal, and when it was.
     pub last_failure: Option<(Mono, Failure)>,
     /// `pre_start` was done since a person asked for a start.
-    prepared: bool,
+    pub(super) prepared: bool,
 }
 
 /// What an instance needs to decide: its spec, the time, and a place for orders.
@@ -112,6 +112,49 @@ impl Instance {
             | State::Backoff { .. }
             | State::Failed { .. }
             | State::Completed => self.fresh(),
+        }
+    }
+
+    /// Its spec is another one than it was, in something that needs no restart.
+    pub(super) fn respec(&mut self, cx: &mut Context<'_>, was: &Spec) {
+        let asks_otherwise = was.healthcheck != cx.spec.healthcheck;
+        let check = cx.spec.healthcheck.as_ref();
+        match &mut self.state {
+            State::Starting(Starting { pid: Some(_), stage: Stage::PreStart(_), since, deadline, .. }) => {
+                *deadline = Some(*since + cx.spec.pre_start_timeout);
+            }
+            State::Starting(Starting { run, pid: Some(pid), stage: Stage::Server(checks), since, deadline })
+                if asks_otherwise =>
+            {
+                if let Some(check) = check {
+                    checks.due = Some(cx.now);
+                    *deadline = Some(*since + check.start_deadline());
+                } else {
+                    self.state =
+                        State::Running { run: *run, pid: *pid, since: *since, checks: Checks::new(None, cx.now) };
+                }
+            }
+            State::Running { run, pid, since, checks } if asks_otherwise => match (check, &was.healthcheck) {
+                // What is known holds until the new question is answered.
+                (Some(_), Some(_)) => checks.due = Some(cx.now),
+                (None, _) => *checks = Checks::new(None, cx.now),
+                // Now that it is asked, it has to give a good answer in the time of a start.
+                (Some(check), None) => {
+                    let stage = Stage::Server(Checks::new(Some(check), cx.now));
+                    let deadline = Some(cx.now + check.start_deadline());
+                    self.state =
+                        State::Starting(Starting { run: *run, pid: Some(*pid), stage, since: *since, deadline });
+                }
+            },
+            State::Starting(_)
+            | State::Running { .. }
+            | State::Stopped
+            | State::Waiting(_)
+            | State::Stopping(_)
+            | State::Sweeping(_)
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Completed => {}
         }
     }
 

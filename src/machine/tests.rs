@@ -85,6 +85,8 @@ fn plan(specs: Vec<Spec>) -> Arc<Plan> {
         profile: None,
         restart_brake: Some(Brake { starts: 10, per: Duration::from_secs(1) }),
         presets: BTreeMap::new(),
+        order: (0..).map(InstanceId).take(specs.len()).collect(),
+        revision: 0,
         specs,
     })
 }
@@ -487,6 +489,189 @@ fn a_restart_is_answered_by_the_new_server_not_the_old() {
     story.dies(A, CRASH);
     story.born(A);
     assert!(reply(&story.good(A)).unwrap().troubles.is_empty());
+}
+
+/// The fleet shall have these instances.
+fn apply(story: &mut Story, specs: Vec<Spec>, heirs: &[(&str, &str)]) -> Vec<Action> {
+    let old = Arc::clone(story.fleet.plan());
+    let is_free = |id| story.fleet.instance(id).state == State::Stopped;
+    let plan = Arc::new(crate::plan::merge(&old, Plan::clone(&plan(specs)), is_free));
+    let name = |name: &str| InstanceName::parse(name).unwrap();
+    let heirs = heirs.iter().map(|(heir, holder)| (name(heir), name(holder))).collect();
+    story.ask(Request::Apply { plan, heirs, wait: Wait::Started })
+}
+
+fn with_command(name: &str, command: &str) -> Spec {
+    Spec { command: vec![command.to_owned()], ..spec(name) }
+}
+
+/// Its server was told to end, and does.
+fn ends(story: &mut Story, id: InstanceId) -> Vec<Action> {
+    let run = story.run(id);
+    let mut actions = story.step(Event::Exited { run, exit: Exit::Unknown });
+    actions.extend(story.step(Event::Swept { run, left: Vec::new() }));
+    actions
+}
+
+#[test]
+fn an_apply_touches_only_what_changed() {
+    let mut story = Story::of(vec![spec("a"), spec("b")]);
+    story.stable(A);
+    story.stable(B);
+    let before = story.fleet.instance(A).clone();
+    let actions = apply(&mut story, vec![spec("a"), with_command("b", "other")], &[]);
+    assert_eq!(*story.fleet.instance(A), before);
+    assert!(actions.contains(&Action::Signal { run: story.run(B), signal: Signal::TERM }), "{actions:?}");
+    assert_eq!(reply(&actions), None, "it is answered after its effect");
+    assert_eq!(spawns(&ends(&mut story, B)), 1);
+    let actions = story.born(B);
+    assert_eq!(reply(&actions), Some(&Answer::default()));
+    assert_eq!(story.fleet.instance(B).restarts, 0, "asked for, not a failure");
+}
+
+#[test]
+fn who_ends_is_asked_as_it_was_promised_when_it_started() {
+    let mut story = Story::of(vec![spec("a")]);
+    story.stable(A);
+    let changed = Spec { stop_signal: Signal::from_number(2), ..with_command("a", "other") };
+    let actions = apply(&mut story, vec![changed], &[]);
+    assert!(actions.contains(&Action::Signal { run: story.run(A), signal: Signal::TERM }), "{actions:?}");
+}
+
+#[test]
+fn an_apply_stops_what_is_gone_and_starts_what_is_new_and_leaves_what_a_person_stopped() {
+    let mut story = Story::of(vec![spec("a"), spec("b")]);
+    story.stable(A);
+    story.stop(&[B]);
+    let actions = apply(&mut story, vec![with_command("b", "other"), spec("c")], &[]);
+    let c = story.fleet.plan().find("c").unwrap();
+    assert_eq!(story.phase(B), Phase::Stopped, "held");
+    assert_eq!(spawns(&actions), 1);
+    assert_eq!(story.phase(A), Phase::Stopping);
+    assert_eq!(story.fleet.present(), [B, c, A], "the file's order, then who leaves");
+    assert_eq!(reply(&story.born(c)), None);
+    assert_eq!(reply(&ends(&mut story, A)), Some(&Answer::default()));
+    assert_eq!(story.fleet.present(), [B, c]);
+    let actions = story.start(&[A]);
+    assert_eq!(reply(&actions).unwrap().troubles, [(A, Trouble::Retired)]);
+}
+
+#[test]
+fn who_takes_over_a_port_waits_until_its_holder_is_gone() {
+    let mut story = Story::of(vec![spec("a"), spec("b")]);
+    story.stable(A);
+    story.stable(B);
+    let actions = apply(&mut story, vec![with_command("a", "x"), with_command("b", "x")], &[("a", "b"), ("b", "a")]);
+    assert_eq!(spawns(&actions), 0);
+    assert_eq!(spawns(&ends(&mut story, A)), 0, "b still has its port");
+    assert_eq!(story.fleet.instance(A).state, State::Waiting(Waiting::Turn { cause: Cause::Wish, on: vec![B] }));
+    let again = story.fleet.memory();
+    let instances = [A, B].map(|id| story.fleet.instance(id).clone()).to_vec();
+    story.fleet = Fleet::restore(Arc::clone(story.fleet.plan()), 7, instances, again);
+    let actions = story.fleet.resume(story.now);
+    assert_eq!(spawns(&actions), 0, "the next supervisor knows it too");
+    assert_eq!(spawns(&ends(&mut story, B)), 2);
+}
+
+#[test]
+fn a_name_that_comes_back_while_it_stops_starts_after_its_end() {
+    let mut story = Story::of(vec![spec("a"), spec("b")]);
+    story.stable(A);
+    story.stable(B);
+    apply(&mut story, vec![spec("b")], &[]);
+    let first = RequestId(story.requests);
+    let actions = apply(&mut story, vec![spec("a"), spec("b")], &[]);
+    let overruled = Action::Reply { id: first, answer: Answer { troubles: vec![(A, Trouble::Overruled)] } };
+    assert!(actions.contains(&overruled), "{actions:?}");
+    assert_eq!(spawns(&ends(&mut story, A)), 1);
+    assert_eq!(reply(&story.born(A)), Some(&Answer::default()));
+}
+
+#[test]
+fn a_place_is_given_to_a_new_name_and_its_runs_are_counted_on() {
+    let mut story = Story::of(vec![spec("n0")]);
+    story.stable(A);
+    for number in 1..200 {
+        apply(&mut story, vec![spec(&format!("n{number}"))], &[(&format!("n{number}"), &format!("n{}", number - 1))]);
+        let id = story.fleet.plan().ids().next().unwrap();
+        let old = story.fleet.plan().retired().find(|old| story.fleet.instance(*old).state.run().is_some()).unwrap();
+        assert_eq!(spawns(&ends(&mut story, old)), 1);
+        story.born(id);
+        story.good(id);
+    }
+    assert_eq!(story.fleet.plan().specs.len(), 2);
+    assert_eq!(story.run(story.fleet.plan().ids().next().unwrap()).generation, 100);
+}
+
+#[test]
+fn what_needs_no_restart_takes_effect_without() {
+    let mut story = Story::of(vec![spec("a")]);
+    story.stable(A);
+    let unchecked = Spec { healthcheck: None, stop_signal: Signal::from_number(2), ..spec("a") };
+    let run = story.run(A);
+    let actions = apply(&mut story, vec![unchecked], &[]);
+    assert_eq!(reply(&actions), Some(&Answer::default()));
+    assert_eq!((story.run(A), story.fleet.instance(A).state.health()), (run, Health::Unknown));
+    // Asked again, it has the time of a start to answer.
+    apply(&mut story, vec![spec("a")], &[]);
+    assert_eq!((story.run(A), story.phase(A)), (run, Phase::Starting));
+    let actions = story.wait(Duration::from_secs(40));
+    assert!(actions.contains(&Action::Probe { run }), "{actions:?}");
+    assert!(actions.contains(&Action::Signal { run, signal: Signal::TERM }), "{actions:?}");
+}
+
+#[test]
+fn a_change_mends_what_had_given_up() {
+    let once = Restart { policy: RestartPolicy::No, ..spec("a").restart };
+    let mut story = Story::of(vec![Spec { restart: once, ..spec("a") }]);
+    story.start(&[A]);
+    story.born(A);
+    story.dies(A, Exit::Code(1));
+    assert_eq!(story.phase(A), Phase::Failed);
+    let actions = apply(&mut story, vec![Spec { restart: once, ..with_command("a", "better") }], &[]);
+    assert_eq!(spawns(&actions), 1);
+    assert_eq!(story.fleet.instance(A).failures, 0);
+}
+
+#[test]
+fn a_new_dependency_is_started_unless_a_person_stopped_it() {
+    let on = |id| vec![Dependency { on: id, condition: Condition::ServiceStarted }];
+    let mut story = Story::of(vec![spec("a"), spec("b"), spec("c")]);
+    story.stable(A);
+    story.stop(&[B]);
+    let c = InstanceId(2);
+    let needs = |command: &str, id| Spec { depends_on: on(id), ..with_command("a", command) };
+    apply(&mut story, vec![needs("x", c), spec("b"), spec("c")], &[]);
+    assert_eq!(story.phase(c), Phase::Starting);
+    ends(&mut story, A);
+    assert_eq!(story.phase(A), Phase::Waiting);
+    story.born(c);
+    assert_eq!(story.phase(A), Phase::Starting);
+    story.born(A);
+    apply(&mut story, vec![needs("y", B), spec("b"), spec("c")], &[]);
+    let actions = ends(&mut story, A);
+    assert_eq!(story.phase(B), Phase::Stopped);
+    assert_eq!(reply(&actions).unwrap().troubles, [(A, Trouble::Dependency { on: B })]);
+}
+
+#[test]
+fn a_start_of_all_leaves_alone_what_was_stopped_until_then() {
+    let unless_stopped = Restart { policy: RestartPolicy::UnlessStopped, ..spec("a").restart };
+    let mut story = Story::of(vec![Spec { restart: unless_stopped, ..spec("a") }, spec("b")]);
+    story.stable(A);
+    story.stable(B);
+    story.stop(&[A, B]);
+    for id in [A, B] {
+        ends(&mut story, id);
+    }
+    assert_eq!(story.fleet.kept_stopped(), [A]);
+    let actions = story.ask(Request::StartAll { wait: Wait::Started });
+    assert_eq!(spawns(&actions), 1);
+    assert_eq!(reply(&story.born(B)), Some(&Answer::default()));
+    assert_eq!(story.phase(A), Phase::Stopped);
+    story.start(&[A]);
+    assert_eq!(story.phase(A), Phase::Starting, "who names it means it");
+    assert_eq!(story.fleet.kept_stopped(), []);
 }
 
 #[test]

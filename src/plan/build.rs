@@ -33,7 +33,7 @@ pub fn resolve(source: &Source) -> Result<Plan, Problems> {
 pub fn build(settings: &Settings, caller: &BTreeMap<String, String>) -> Result<Plan, Problems> {
     let collector = Collector::over(&settings.sources);
     let ids: HashMap<&str, u32> = settings.instances.iter().map(|i| i.name.as_str()).zip(0..).collect();
-    let specs = settings
+    let specs: Vec<Spec> = settings
         .instances
         .iter()
         .map(|instance| spec(&Lane { settings, instance, collector: &collector }, &ids, caller))
@@ -46,6 +46,8 @@ pub fn build(settings: &Settings, caller: &BTreeMap<String, String>) -> Result<P
         profile: settings.profile.clone(),
         restart_brake: settings.restart_brake,
         presets: settings.presets.clone(),
+        order: (0..).map(InstanceId).take(specs.len()).collect(),
+        revision: 0,
         specs,
     };
     order::check(settings, &plan, &collector);

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Collector, Fault, Instance, Settings};
+use crate::model::{InstanceId, InstanceName};
 
 use super::paths::{Disk, inode};
 use super::spec::{CacheBackend, Database, Facts, Plan, Spec};
@@ -136,7 +137,31 @@ impl Claim {
 #[must_use]
 pub fn claims(plan: &Plan) -> Vec<Claim> {
     let mut disk = Disk::default();
-    plan.specs.iter().flat_map(|spec| claims_of(spec, &mut disk)).collect()
+    plan.ids().flat_map(|id| claims_of(plan.spec(id), &mut disk)).collect()
+}
+
+/// Who of `new` takes over what another one, of `holders`, has in `old`: each heir with the holder. Looks paths up on the
+/// disk.
+#[must_use]
+pub fn heirs(old: &Plan, holders: &[InstanceId], new: &Plan) -> Vec<(InstanceName, InstanceName)> {
+    let mut disk = Disk::default();
+    let before = holders.iter().map(|id| (false, old.spec(*id)));
+    let after = new.ids().map(|id| (true, new.spec(id)));
+    let mut all = Vec::new();
+    for (is_new, spec) in before.chain(after) {
+        all.extend(claims_of(spec, &mut disk).into_iter().map(|claim| (is_new, &spec.name, claim)));
+    }
+    let references: Vec<&Claim> = all.iter().map(|(_, _, claim)| claim).collect();
+    let are_apart = |a: usize, b: usize| match (all.get(a), all.get(b)) {
+        (Some((a_is_new, a, _)), Some((b_is_new, b, _))) => a_is_new != b_is_new && a != b,
+        _ => false,
+    };
+    let met = overlaps(&references, &are_apart).into_iter().filter_map(|(a, b)| {
+        let ((a_is_new, a, _), (_, b, _)) = (all.get(a)?, all.get(b)?);
+        let (heir, holder) = if *a_is_new { (a, b) } else { (b, a) };
+        Some(((*heir).clone(), (*holder).clone()))
+    });
+    met.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Where `mine` meets what another fleet claims. The caller leaves out what its own folder registered before.

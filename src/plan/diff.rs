@@ -13,7 +13,7 @@ use super::spec::{Plan, Spec};
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", tag = "change")]
 pub enum Change {
     /// The fleet itself: `state_dir`, `restart_brake`, `presets` ...
     Fleet {
@@ -36,30 +36,71 @@ pub enum Change {
         name: InstanceName,
         /// What of it, such as `command`, `facts.port`, `environment.DEBUG`.
         parts: Vec<String>,
+        /// A server that runs has to begin anew for it.
+        restarts: bool,
     },
+}
+
+/// Whose environment two plans inherit from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callers {
+    /// The same process's: every difference is the file's.
+    One,
+    /// Those of two terminals, which differ in what no plan means.
+    Two,
 }
 
 /// What must change for `old` to become `new`; nothing when they are equal. In the order of the new plan, removed ones last.
 #[must_use]
-pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
+pub fn diff(old: &Plan, new: &Plan, callers: Callers) -> Vec<Change> {
     let mut changes: Vec<Change> = fleet_parts(old, new).into_iter().map(|part| Change::Fleet { part }).collect();
-    let before: BTreeMap<&InstanceName, &Spec> = old.specs.iter().map(|spec| (&spec.name, spec)).collect();
-    for spec in &new.specs {
+    let before = by_name(old);
+    for spec in new.ids().map(|id| new.spec(id)) {
         let name = spec.name.clone();
         match before.get(&spec.name) {
             None => changes.push(Change::Added { name }),
             Some(was) => {
-                let parts = spec_parts(old, was, new, spec);
+                let parts = spec_parts(old, was, new, spec, callers);
                 if !parts.is_empty() {
-                    changes.push(Change::Changed { name, parts });
+                    changes.push(Change::Changed { name, parts, restarts: needs_restart(was, spec) });
                 }
             }
         }
     }
-    let after: BTreeMap<&InstanceName, &Spec> = new.specs.iter().map(|spec| (&spec.name, spec)).collect();
-    let removed = old.specs.iter().filter(|spec| !after.contains_key(&spec.name));
-    changes.extend(removed.map(|spec| Change::Removed { name: spec.name.clone() }));
+    let after = by_name(new);
+    let removed = old.ids().map(|id| &old.spec(id).name).filter(|name| !after.contains_key(name));
+    changes.extend(removed.map(|name| Change::Removed { name: name.clone() }));
     changes
+}
+
+fn by_name(plan: &Plan) -> BTreeMap<&InstanceName, &Spec> {
+    plan.ids().map(|id| (&plan.spec(id).name, plan.spec(id))).collect()
+}
+
+/// Whether a server that was started as `was` has to begin anew to be `is`. It does for what goes into its process;
+/// what laneway looks up when it needs it takes effect without.
+#[must_use]
+pub fn needs_restart(was: &Spec, is: &Spec) -> bool {
+    // Every field is named, so that a new one has to be given its side.
+    let Spec { facts, command, working_dir, environment, pre_start, .. } = is;
+    let Spec {
+        name: _,
+        facts: _,
+        command: _,
+        working_dir: _,
+        environment: _,
+        pre_start: _,
+        inherited: _,
+        pre_start_timeout: _,
+        healthcheck: _,
+        restart: _,
+        stop_signal: _,
+        stop_grace_period: _,
+        depends_on: _,
+        logging: _,
+    } = was;
+    (facts, command, working_dir, environment, pre_start)
+        != (&was.facts, &was.command, &was.working_dir, &was.environment, &was.pre_start)
 }
 
 fn fleet_parts(old: &Plan, new: &Plan) -> Vec<String> {
@@ -75,7 +116,7 @@ fn fleet_parts(old: &Plan, new: &Plan) -> Vec<String> {
     parts.into_iter().filter(|(_, is_equal)| !is_equal).map(|(part, _)| part.to_owned()).collect()
 }
 
-fn spec_parts(old: &Plan, was: &Spec, new: &Plan, is: &Spec) -> Vec<String> {
+fn spec_parts(old: &Plan, was: &Spec, new: &Plan, is: &Spec, callers: Callers) -> Vec<String> {
     if was == is && dependencies(old, was) == dependencies(new, is) {
         return Vec::new();
     }
@@ -85,7 +126,7 @@ fn spec_parts(old: &Plan, was: &Spec, new: &Plan, is: &Spec) -> Vec<String> {
     // the plan's: another terminal has another PATH.
     let is_callers = |spec: &Spec, name: &str| spec.inherited.contains(name) || !spec.environment.contains_key(name);
     parts.retain(|part| match part.strip_prefix("environment.") {
-        Some(name) => !(is_fact(name) || is_callers(was, name) && is_callers(is, name)),
+        Some(name) => !(is_fact(name) || callers == Callers::Two && is_callers(was, name) && is_callers(is, name)),
         None => part != "inherited",
     });
     parts
@@ -135,7 +176,7 @@ impl fmt::Display for Change {
             Self::Fleet { part } => write!(f, "{part} differs"),
             Self::Added { name } => write!(f, "{name} is new"),
             Self::Removed { name } => write!(f, "{name} is gone"),
-            Self::Changed { name, parts } => write!(f, "{name} differs in {}", parts.join(", ")),
+            Self::Changed { name, parts, .. } => write!(f, "{name} differs in {}", parts.join(", ")),
         }
     }
 }

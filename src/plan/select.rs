@@ -26,24 +26,21 @@ pub fn select(plan: &Plan, words: &[String]) -> Result<Vec<InstanceId>, Unknown>
     }
     let mut chosen = BTreeSet::new();
     for word in words {
-        let before = chosen.len();
-        chosen.extend(plan.ids().filter(|id| glob(word, plan.spec(*id).name.as_str())));
-        if let Some(preset) = plan.presets.get(word) {
-            chosen.extend(preset.instances.iter().filter_map(|name| plan.find(name.as_str())));
-        }
-        let is_known = chosen.len() > before
-            || plan.presets.contains_key(word)
-            || plan.specs.iter().any(|spec| glob(word, spec.name.as_str()));
-        if !is_known {
+        let named: Vec<_> = plan.ids().filter(|id| glob(word, plan.spec(*id).name.as_str())).collect();
+        let preset = plan.presets.get(word);
+        if named.is_empty() && preset.is_none() {
             return Err(unknown(plan, word));
         }
+        chosen.extend(named);
+        let members = preset.iter().flat_map(|preset| &preset.instances);
+        chosen.extend(members.filter_map(|name| plan.find(name.as_str())));
     }
-    Ok(chosen.into_iter().collect())
+    Ok(plan.ids().filter(|id| chosen.contains(id)).collect())
 }
 
 fn unknown(plan: &Plan, word: &str) -> Unknown {
     let names: Vec<&str> =
-        plan.specs.iter().map(|spec| spec.name.as_str()).chain(plan.presets.keys().map(String::as_str)).collect();
+        plan.ids().map(|id| plan.spec(id).name.as_str()).chain(plan.presets.keys().map(String::as_str)).collect();
     let hint = match nearest_name(word, names.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None if names.len() <= 12 => format!("there are: {}", names.join(", ")),

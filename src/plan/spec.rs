@@ -30,8 +30,12 @@ pub struct Plan {
     pub restart_brake: Option<Brake>,
     /// Named choices of instances.
     pub presets: BTreeMap<String, Preset>,
-    /// One per instance, in the order of the file.
+    /// One per place. What a running fleet has at a place stays there when the file changes: `InstanceId` is the place.
     pub specs: Vec<Spec>,
+    /// The places of the instances that the file has, in its order. At the others something retired that may still run.
+    pub order: Vec<InstanceId>,
+    /// Counts the plans that this fleet has run since it was started, from 0.
+    pub revision: u64,
 }
 
 /// One instance of the plan.
@@ -212,16 +216,26 @@ impl Plan {
         &self.specs[id.index()]
     }
 
-    /// The instance called `name`.
+    /// The instance of the file that is called `name`.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<InstanceId> {
-        let index = self.specs.iter().position(|spec| spec.name.as_str() == name)?;
-        u32::try_from(index).ok().map(InstanceId)
+        self.ids().find(|id| self.spec(*id).name.as_str() == name)
     }
 
-    /// All ids, in the order of the file.
-    pub fn ids(&self) -> impl Iterator<Item = InstanceId> + use<> {
+    /// The instances of the file, in its order.
+    pub fn ids(&self) -> impl Iterator<Item = InstanceId> + '_ {
+        self.order.iter().copied()
+    }
+
+    /// Every place, those of retired instances among them.
+    pub fn places(&self) -> impl Iterator<Item = InstanceId> + use<> {
         (0..u32::try_from(self.specs.len()).unwrap_or(u32::MAX)).map(InstanceId)
+    }
+
+    /// The places that the file has nothing for any more.
+    pub fn retired(&self) -> impl Iterator<Item = InstanceId> + use<> {
+        let current: BTreeSet<InstanceId> = self.ids().collect();
+        self.places().filter(move |id| !current.contains(id))
     }
 }
 

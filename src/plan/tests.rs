@@ -6,9 +6,12 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use super::spec::{CacheBackend, Database, HealthTest};
-use super::{Claim, Foreign, Plan, claims, diff, foreign_collisions, resolve, start_order};
+use super::{
+    Callers, Change, Claim, Foreign, Plan, claims, diff, foreign_collisions, heirs, merge, resolve, select, start_order,
+};
 use crate::config::Source;
 use crate::config::scratch::Scratch;
+use crate::model::{InstanceId, InstanceName};
 
 fn sample(profile: Option<&str>) -> Plan {
     let source = Source {
@@ -328,9 +331,9 @@ fn another_terminal_is_no_difference_but_a_variable_of_the_file_is() {
     };
     let file = "name: shop\ninstances: {a: {command: [x]}}\n";
     let here = source(file, "/bin");
-    assert_eq!(diff(&here, &source(file, "/usr/bin")), []);
+    assert_eq!(diff(&here, &source(file, "/usr/bin"), Callers::Two), []);
     let own = source("name: shop\ninstances: {a: {command: [x], environment: {PATH: /opt}}}\n", "/bin");
-    let shown: Vec<String> = diff(&here, &own).iter().map(ToString::to_string).collect();
+    let shown: Vec<String> = diff(&here, &own, Callers::Two).iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["a differs in environment.PATH"]);
 }
 
@@ -343,7 +346,7 @@ fn a_difference_names_the_parts_and_never_the_values() {
         "  same: {depends_on: [web]}\n",
         "  web: {port: 1, environment: {TOKEN: hunter2, KEPT: 1}}\n",
     ));
-    assert_eq!(diff(&before, &before), []);
+    assert_eq!(diff(&before, &before, Callers::Two), []);
     let mut after = plan(concat!(
         "name: shop\ndefaults: {command: [x]}\nrestart_brake: off\n",
         "instances:\n",
@@ -355,7 +358,7 @@ fn a_difference_names_the_parts_and_never_the_values() {
     let there = after.state_dir.parent().unwrap().display().to_string();
     let here = before.state_dir.parent().unwrap().display().to_string();
     after = serde_json::from_str(&serde_json::to_string(&after).unwrap().replace(&there, &here)).unwrap();
-    let shown: Vec<String> = diff(&before, &after).iter().map(ToString::to_string).collect();
+    let shown: Vec<String> = diff(&before, &after, Callers::Two).iter().map(ToString::to_string).collect();
     assert_eq!(
         shown,
         [
@@ -387,4 +390,98 @@ fn nothing_private_lies_where_files_are_served_from() {
     );
     assert!(clash("static_root: files/static, media_root: files", "").contains("collectstatic --clear"));
     assert_eq!(clash("static_root: files-a/static, media_root: files-a/media", ""), "fine");
+}
+
+/// Plans of one file at one place, as a reload meets them.
+fn edits(texts: &[&str]) -> Vec<Plan> {
+    let scratch = Scratch::new();
+    let plans = texts.iter().map(|text| {
+        scratch.write("instances.yaml", format!("name: shop\ndefaults: {{command: [x]}}\ninstances:\n{text}"));
+        plan_in(&scratch)
+    });
+    plans.collect()
+}
+
+fn names(plan: &Plan) -> Vec<&str> {
+    plan.ids().map(|id| plan.spec(id).name.as_str()).collect()
+}
+
+#[test]
+fn who_stays_keeps_its_place_and_the_file_keeps_its_order() {
+    let plans = edits(&[
+        "  a: {}\n  b: {depends_on: [a]}\n  c: {depends_on: [b]}\n",
+        "  d: {depends_on: [c]}\n  c: {}\n  a: {}\n",
+        "  e: {}\n  c: {depends_on: [e]}\n  b: {}\n",
+    ]);
+    let first = merge(&plans[0], plans[1].clone(), |_| false);
+    assert_eq!(names(&first), ["d", "c", "a"]);
+    assert_eq!(first.order, [InstanceId(3), InstanceId(2), InstanceId(0)]);
+    assert_eq!(first.retired().collect::<Vec<_>>(), [InstanceId(1)]);
+    let dependency = first.spec(InstanceId(3)).depends_on[0].on;
+    assert_eq!(first.spec(dependency).name.as_str(), "c");
+    assert_eq!(first.spec(InstanceId(1)).depends_on.len(), 1, "b still ends before a");
+    assert_eq!((first.find("b"), first.revision), (None, 1));
+    assert_eq!(select(&first, &["b".to_owned()]).unwrap_err().word, "b");
+    let all = select(&first, &["?".to_owned()]).unwrap();
+    assert_eq!(all, first.order, "in the order of the file");
+
+    // b comes back to its own place, and e gets a new one: those of a and d were not retired before.
+    let second = merge(&first, plans[2].clone(), |_| true);
+    assert_eq!(second.order, [InstanceId(4), InstanceId(2), InstanceId(1)]);
+    assert_eq!(second.spec(InstanceId(2)).depends_on[0].on, InstanceId(4));
+
+    // Whoever comes back finds its place.
+    let third = merge(&second, plans[1].clone(), |_| true);
+    assert_eq!(third.order, [InstanceId(3), InstanceId(2), InstanceId(0)]);
+    assert_eq!(third.specs.len(), 5);
+}
+
+#[test]
+fn a_free_place_is_given_to_the_first_new_name() {
+    let plans = edits(&["  a: {depends_on: [b]}\n  b: {}\n", "  c: {}\n", "  d: {}\n  c: {}\n"]);
+    let without = merge(&plans[0], plans[1].clone(), |_| false);
+    let taken = merge(&without, plans[2].clone(), |id| id == InstanceId(1));
+    assert_eq!(taken.order, [InstanceId(1), InstanceId(2)]);
+    assert_eq!(taken.spec(InstanceId(0)).depends_on, [], "a never waited for d");
+    assert_eq!(claims(&taken).iter().filter(|claim| claim.instance == "a").count(), 0);
+    assert_eq!(diff(&taken, &plans[2], Callers::One), [], "it is what the file says");
+}
+
+#[test]
+fn who_takes_over_what_another_one_has_is_named() {
+    let plans = edits(&[
+        "  a: {port: 8001}\n  b: {port: 8002}\n  c: {port: 8003, media_root: m}\n",
+        "  a: {port: 8002}\n  b: {port: 8001}\n  c: {port: 8003}\n  d: {port: 8004, media_root: m/inner}\n",
+    ]);
+    let all: Vec<_> = plans[0].ids().collect();
+    let shown = |pairs: Vec<(InstanceName, InstanceName)>| {
+        lines(pairs.into_iter().map(|(heir, holder)| format!("{heir} of {holder}; ")))
+    };
+    assert_eq!(shown(heirs(&plans[0], &all, &plans[1])), "a of b; b of a; d of c; ");
+    assert_eq!(shown(heirs(&plans[0], &all[1..], &plans[1])), "a of b; d of c; ");
+}
+
+#[test]
+fn only_what_goes_into_the_process_needs_a_restart() {
+    let parts = [
+        ("environment: {X: '1'}", true),
+        ("port: 8001", true),
+        ("command: [y]", true),
+        ("working_dir: w", true),
+        ("pre_start: [[y]]", true),
+        ("inherit_env: [CALLER]", true),
+        ("media_root: m", true),
+        ("pre_start_timeout: 1m", false),
+        ("healthcheck: {test: [y]}", false),
+        ("restart: always", false),
+        ("stop_signal: SIGINT", false),
+        ("stop_grace_period: 1s", false),
+        ("logging: {max_size: 1MiB}", false),
+    ];
+    for (part, restarts) in parts {
+        let plans = edits(&["  a: {}\n", &format!("  a: {{{part}}}\n")]);
+        let changes = diff(&plans[0], &plans[1], Callers::One);
+        let [Change::Changed { restarts: said, parts, .. }] = changes.as_slice() else { panic!("{part}: {changes:?}") };
+        assert_eq!(*said, restarts, "{part}: {parts:?}");
+    }
 }

@@ -1,7 +1,9 @@
 //! The one loop: an event comes in, the machine steps, its orders are carried out. It awaits nothing else: whatever may
 //! block runs in a task or in the spawner thread and comes back as an event.
 
-use std::collections::{BTreeMap, HashMap};
+mod reload;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
 
@@ -23,16 +25,18 @@ use super::look;
 use super::probe::{CheckUnderWay, KnownListener, Patient, Prober};
 use super::processes::ended;
 use super::records::{BirthPlace, Record, Records};
+use super::reload::{Origin, Refused, Reload, Resolved};
 use super::spawn::{Job, Spawner};
 use super::succession::Adopted;
 use super::tree::Tree;
 use super::upgrade;
 use crate::keeper::protocol::{Kept, news};
 use crate::machine::{Action, Event, Fleet, Memory, Obstacle, Request, RequestId, Standing, Trouble, Wait, Work};
-use crate::model::{Exit, Health, InstanceId, Mono, Phase, Run};
+use crate::model::{Exit, Health, InstanceId, InstanceName, Mono, Phase, Run};
+use crate::plan::Change;
 use crate::plan::spec::{Database, Framework, HealthCheck, HealthTest, Plan, Spec};
 use crate::view::explain;
-use crate::view::snapshot::{self, FleetStatus, InstanceStatus, Outcome, Surroundings};
+use crate::view::snapshot::{self, Applied, FleetStatus, InstanceStatus, Outcome, Surroundings};
 
 /// From one try to start a keeper to the next.
 const KEEPER_AGAIN: Duration = Duration::from_millis(500);
@@ -72,6 +76,15 @@ pub struct Driver {
     journal: Option<OwnedFd>,
     care: Care,
     to_compress: Line,
+    /// Where the plan comes from.
+    origin: Arc<dyn Origin>,
+    /// Those that have not begun, and whether another one is under way.
+    reloads: VecDeque<Reload>,
+    is_reloading: bool,
+    /// The plan, for the doors.
+    plans: watch::Sender<Arc<Plan>>,
+    /// The revision of the plan that clients find on the disk.
+    published: watch::Sender<u64>,
 }
 
 /// What carries orders out.
@@ -97,7 +110,30 @@ struct Living {
 #[derive(Debug)]
 struct Waiting {
     who: Vec<InstanceId>,
-    reply: Option<oneshot::Sender<Outcome>>,
+    /// Whom the wish left alone.
+    kept_stopped: Vec<InstanceName>,
+    reply: Reply,
+}
+
+/// Where an answer goes.
+#[derive(Debug)]
+enum Reply {
+    Outcome(oneshot::Sender<Outcome>),
+    /// With what changed.
+    Applied(Vec<Change>, oneshot::Sender<Result<Applied, Refused>>),
+}
+
+impl Reply {
+    fn send(self, outcome: Outcome) {
+        match self {
+            Self::Outcome(reply) => {
+                let _ = reply.send(outcome);
+            }
+            Self::Applied(changes, reply) => {
+                let _ = reply.send(Ok(Applied { changes, outcome }));
+            }
+        }
+    }
 }
 
 /// What tasks report.
@@ -116,15 +152,29 @@ enum Fact {
     KeeperDied,
     /// A binary proved itself, and whoever asked was told.
     Proven(OwnedFd),
+    /// The file was read again.
+    Resolved(Reload, Box<Result<Resolved, Refused>>),
+    /// Clients and other fleets know the plan with this revision.
+    Published(u64),
 }
 
 impl Driver {
-    /// A driver of the fleet `plan`, which goes on with what was `adopted`. `upgrade` is where a binary to become is named.
+    /// A driver of the fleet `plan`, which came from `origin`, that goes on with what was `adopted`. `upgrade` is where a
+    /// binary to become is named.
     #[must_use]
-    pub fn new(plan: Arc<Plan>, upgrade: PathBuf, tools: Tools, records: Records, adopted: Adopted) -> (Self, Handle) {
+    pub fn new(
+        plan: Arc<Plan>,
+        origin: Arc<dyn Origin>,
+        upgrade: PathBuf,
+        tools: Tools,
+        records: Records,
+        adopted: Adopted,
+    ) -> (Self, Handle) {
         let clock = Clock::start();
         let seed = u64::from(std::process::id()) ^ u64::from(wall_clock().subsec_nanos()) << 32;
-        let (handle, orders) = Handle::new();
+        let plans = watch::channel(Arc::clone(&plan)).0;
+        let published = watch::channel(plan.revision).0;
+        let (handle, orders) = Handle::new(plans.subscribe());
         let (facts, inbox) = mpsc::unbounded_channel();
         let Adopted { instances, memory, trees, gone, wanted } = adopted;
         for run in gone {
@@ -151,6 +201,11 @@ impl Driver {
             upgrade,
             care: Care::default(),
             to_compress: Line::default(),
+            origin,
+            reloads: VecDeque::new(),
+            is_reloading: false,
+            plans,
+            published,
         };
         for (run, tree) in trees {
             driver.live(run, tree);
@@ -194,7 +249,10 @@ impl Driver {
                 biased;
                 () = heard(&mut term) => self.go_down("SIGTERM"),
                 () = heard(&mut interrupt) => self.go_down("SIGINT"),
-                () = heard(&mut hangup) => Vec::new(),
+                () = heard(&mut hangup) => {
+                    self.hang_up();
+                    Vec::new()
+                }
                 Some(fact) = self.inbox.recv() => self.take_fact(fact),
                 Some(order) = self.orders.recv() => self.take_order(order),
                 () = due => self.step(Event::DeadlinePassed),
@@ -385,6 +443,11 @@ impl Driver {
                 self.look_after_logs();
                 Vec::new()
             }
+            Fact::Resolved(reload, resolved) => self.resolved(reload, *resolved),
+            Fact::Published(revision) => {
+                self.published(revision);
+                Vec::new()
+            }
             Fact::Proven(binary) => {
                 if let Err(error) = self.become_binary(&binary) {
                     error!("the new binary cannot be run, this one goes on: {error}");
@@ -408,13 +471,24 @@ impl Driver {
                 self.prove_binary(reply);
                 Vec::new()
             }
+            Order::Reload(reload) => {
+                self.take_reload(reload);
+                Vec::new()
+            }
             Order::Request(id, request, reply) => {
                 let id = id.unwrap_or_else(|| self.next_request());
+                let mut kept_stopped = Vec::new();
                 let who = match &request {
                     Request::Start { who, .. } | Request::Restart { who, .. } | Request::Stop { who } => who.clone(),
-                    Request::Down { .. } => self.fleet.plan().ids().collect(),
+                    Request::StartAll { .. } => {
+                        kept_stopped = self.fleet.kept_stopped();
+                        let starts = |id: &InstanceId| !kept_stopped.contains(id);
+                        self.fleet.plan().ids().filter(starts).collect()
+                    }
+                    Request::Apply { .. } | Request::Down { .. } => self.fleet.present(),
                 };
-                self.waiting.insert(id, Waiting { who, reply: Some(reply) });
+                let kept_stopped = kept_stopped.iter().map(|id| self.fleet.plan().spec(*id).name.clone()).collect();
+                self.waiting.insert(id, Waiting { who, kept_stopped, reply: Reply::Outcome(reply) });
                 match self.fleet.standing(id) {
                     Standing::New => self.step(Event::Request { id, request }),
                     Standing::Waits => Vec::new(),
@@ -589,21 +663,27 @@ impl Driver {
     }
 
     fn reply(&mut self, id: RequestId, troubles: &[(InstanceId, Trouble)]) {
-        let Some(Waiting { who, reply: Some(reply) }) = self.waiting.remove(&id) else { return };
+        let Some(Waiting { who, kept_stopped, reply }) = self.waiting.remove(&id) else { return };
         let told =
             troubles.iter().map(|(id, trouble)| snapshot::trouble(&self.fleet, *id, *trouble, &self.instance(*id)));
         let outcome = Outcome {
             done: troubles.is_empty(),
             troubles: told.collect(),
             instances: who.iter().map(|id| self.instance(*id)).collect(),
+            kept_stopped,
         };
         let flushed = self.records.flushed();
+        let (mut published, revision) = (self.published.subscribe(), self.fleet.plan().revision);
         tokio::spawn(async move {
-            // What was wished is on the disk before it is answered, unless the disk hangs.
-            if timeout(DISK_PATIENCE, flushed).await.is_err() {
+            // What was wished is on the disk before it is answered, and the plan that it speaks of, unless the disk hangs.
+            let written = async {
+                flushed.await;
+                let _ = published.wait_for(|known| *known >= revision).await;
+            };
+            if timeout(DISK_PATIENCE, written).await.is_err() {
                 warn!("the disk does not take the records; they are in memory");
             }
-            let _ = reply.send(outcome);
+            reply.send(outcome);
         });
     }
 
@@ -627,7 +707,7 @@ impl Driver {
             keeper_pid: self.tools.keeper.pid(),
             uptime_seconds: self.clock.now().since(self.started).as_secs_f64(),
             ending: self.fleet.is_ending(),
-            instances: plan.ids().map(|id| self.instance(id)).collect(),
+            instances: self.fleet.present().into_iter().map(|id| self.instance(id)).collect(),
         }
     }
 }

@@ -1,14 +1,19 @@
 //! What doors hold of the driver: ask for something, look, watch. Cheap to clone; knows no HTTP.
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use std::sync::Arc;
 
-use crate::machine::{Request, RequestId};
-use crate::view::snapshot::{FleetStatus, InstanceStatus, Outcome};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::reload::{Refused, Reload};
+use crate::machine::{Request, RequestId, Wait};
+use crate::plan::Plan;
+use crate::view::snapshot::{Applied, FleetStatus, InstanceStatus, Outcome};
 
 /// A way to reach the driver.
 #[derive(Clone, Debug)]
 pub struct Handle {
     orders: mpsc::Sender<Order>,
+    plan: watch::Receiver<Arc<Plan>>,
 }
 
 /// What the driver is asked.
@@ -16,6 +21,8 @@ pub struct Handle {
 pub(super) enum Order {
     /// A wish; answered after its effect. Whoever named it may ask again, if the supervisor died over it.
     Request(Option<RequestId>, Request, oneshot::Sender<Outcome>),
+    /// Take over what the file says now.
+    Reload(Reload),
     /// Become the binary that was named; answered with its version, or why not, before that happens.
     Upgrade(oneshot::Sender<Result<String, String>>),
     /// How is everything?
@@ -30,9 +37,28 @@ pub(super) enum Order {
 pub struct Gone;
 
 impl Handle {
-    pub(super) fn new() -> (Self, mpsc::Receiver<Order>) {
+    pub(super) fn new(plan: watch::Receiver<Arc<Plan>>) -> (Self, mpsc::Receiver<Order>) {
         let (orders, inbox) = mpsc::channel(64);
-        (Self { orders }, inbox)
+        (Self { orders, plan }, inbox)
+    }
+
+    /// The plan that runs at this moment.
+    #[must_use]
+    pub fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.plan.borrow())
+    }
+
+    /// Takes over what the file says now, and waits for the effect; `dry_run` only says what that would be.
+    ///
+    /// # Errors
+    /// When the supervisor ends first.
+    pub async fn apply(
+        &self,
+        id: Option<RequestId>,
+        wait: Wait,
+        dry_run: bool,
+    ) -> Result<Result<Applied, Refused>, Gone> {
+        self.ask(|reply| Order::Reload(Reload { id, wait, dry_run, reply: Some(reply) })).await
     }
 
     /// Wishes something, and waits for its effect. With the `id` of an earlier wish it is the same wish.

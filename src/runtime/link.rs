@@ -181,6 +181,14 @@ impl KeeperLink {
         self.told().pipes.iter().rev().find(|pipe| pipe.run == run).map(|pipe| pipe.inode)
     }
 
+    /// Whether nothing of this instance's output is on its way any more.
+    #[must_use]
+    pub fn is_drained(&self, id: InstanceId) -> bool {
+        let mut told = self.told();
+        told.tidy();
+        told.pipes.iter().all(|pipe| pipe.run.instance != id)
+    }
+
     /// Whether some process can still write into the output of `run`; `None` if no pipe was made for it.
     #[must_use]
     pub fn has_writer(&self, run: Run) -> Option<bool> {

@@ -20,6 +20,7 @@ pub mod probe;
 pub mod processes;
 pub mod records;
 pub mod registry;
+pub mod reload;
 pub mod sockets;
 pub mod spawn;
 pub mod succession;

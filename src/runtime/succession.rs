@@ -3,7 +3,7 @@
 //!
 //! Called once by `daemon`, before the driver runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -127,26 +127,29 @@ impl Adopted {
             wanted: Vec::new(),
         };
         let mut known = BTreeSet::new();
-        let mut records = recorded.instances;
-        for id in plan.ids() {
-            let record = records.get_mut(id.index()).and_then(Option::take);
-            let record = record.filter(|record| record.name == plan.spec(id).name);
-            let Some(record) = record else {
+        let places = (0..).map(InstanceId).zip(recorded.instances);
+        let mut records: HashMap<_, _> =
+            places.filter_map(|(id, record)| record.map(|record| (record.name.clone(), (id, record)))).collect();
+        let retired: BTreeSet<_> = plan.retired().collect();
+        for id in plan.places() {
+            let Some((place, record)) = records.remove(&plan.spec(id).name) else {
                 adopted.instances.push(Instance::at_rest(false));
                 continue;
             };
             if after == After::Crashes {
-                adopted.wanted.extend((record.instance.goal == Goal::Up).then_some(id));
+                adopted.wanted.extend((record.instance.goal == Goal::Up && !retired.contains(&id)).then_some(id));
             }
-            let may_live = match after {
-                After::Supervisor => true,
-                After::Both => recorded.is_of_this_boot && is_same(id),
-                After::Crashes => false,
-            };
+            // Its runs go by the place that it had. Wherever that was, what a person wanted of it still holds.
+            let may_live = place == id
+                && match after {
+                    After::Supervisor => true,
+                    After::Both => recorded.is_of_this_boot && is_same(id),
+                    After::Crashes => false,
+                };
             let found = if may_live { find_run(plan, &record, spawner) } else { Found::Nothing };
             let Record { instance, output, .. } = record;
             let run = instance.state.run();
-            let mut goes_on = after == After::Supervisor;
+            let mut goes_on = may_live && after == After::Supervisor;
             match (found, run) {
                 (Found::Tree(tree), Some(run)) => {
                     // A new keeper was not told; one that lives on hears it twice.

@@ -111,7 +111,9 @@ fn wait(fleet: &Fleet, id: InstanceId, spec: &Spec, waiting: &Waiting, now: Mono
 fn dependency(fleet: &Fleet, id: InstanceId, on: InstanceId) -> String {
     let conditions = fleet.plan().spec(id).depends_on.iter();
     let condition = match conditions.filter(|dependency| dependency.on == on).map(|d| d.condition).next() {
-        Some(Condition::ServiceStarted) | None => "to start",
+        // No dependency: it has a port or a path that this one takes over.
+        None => "to be gone",
+        Some(Condition::ServiceStarted) => "to start",
         Some(Condition::ServiceHealthy) => "to be healthy",
         Some(Condition::ServiceCompletedSuccessfully) => "to complete",
     };

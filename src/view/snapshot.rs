@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::explain::{Explanation, explain};
 use crate::machine::{Fleet, Survivor, Trouble};
 use crate::model::{Goal, Health, InstanceId, InstanceName, Mono, Phase, in_words};
+use crate::plan::Change;
 
 /// A fleet at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -169,6 +170,19 @@ pub struct Outcome {
     pub troubles: Vec<TroubleStatus>,
     /// Those that the request was about, afterwards.
     pub instances: Vec<InstanceStatus>,
+    /// Those that it left alone: a person stopped them, and `restart: unless-stopped` remembers it.
+    #[serde(default)]
+    pub kept_stopped: Vec<InstanceName>,
+}
+
+/// What came of an apply.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    /// How what the file says differs from what ran; by names only, since values may be secrets.
+    pub changes: Vec<Change>,
+    /// What followed from it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
 }
 
 /// Why a wish is not fulfilled for one instance.
@@ -206,6 +220,7 @@ pub fn trouble(fleet: &Fleet, id: InstanceId, trouble: Trouble, status: &Instanc
                 .collect();
             (format!("still there after the kill: {}", who.join("; ")), None)
         }
+        Trouble::Retired => ("it was taken out of the file meanwhile".to_owned(), None),
         Trouble::Ending => ("laneway is on its way down".to_owned(), Some("laneway up".to_owned())),
         Trouble::Overruled => ("another request said the contrary meanwhile".to_owned(), None),
     };

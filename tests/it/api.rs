@@ -197,6 +197,36 @@ fn start_stop_and_restart_are_answered_after_their_effect() {
 }
 
 #[test]
+fn an_apply_says_what_changed_and_never_the_values() {
+    let fleet = Fleet::new("a: {port: $0, environment: {TOKEN: hunter2}}\nb: {port: $1}");
+    fleet.up();
+    let nothing = post(&fleet, "/v1/apply", "", 200);
+    assert_eq!((&nothing["changes"], &nothing["done"]), (&json!([]), &json!(true)));
+    let good = fleet.text().replace("hunter2", "hunter3").replace("  b: ", "  c: ");
+    fleet.write(&format!("{good}restart_brake: off\n"));
+    let changes = json!([
+        {"change": "fleet", "part": "restart_brake"},
+        {"change": "changed", "name": "a", "parts": ["environment.TOKEN"], "restarts": true},
+        {"change": "added", "name": "c"},
+        {"change": "removed", "name": "b"},
+    ]);
+    let planned = post(&fleet, "/v1/apply", r#"{"dry_run": true}"#, 200);
+    assert_eq!(planned["changes"], changes);
+    let applied = post(&fleet, "/v1/apply", r#"{"wait": "healthy", "timeout_seconds": 15}"#, 200);
+    assert_eq!((&applied["changes"], &applied["done"]), (&changes, &json!(true)), "{applied}");
+    assert!(!applied.to_string().contains("hunter"));
+    fleet.write(&good.replace("name: it", "name: other"));
+    let problem = post(&fleet, "/v1/apply", "", 409);
+    assert!(problem["hint"].as_str().unwrap().contains("laneway down"), "{problem}");
+    fleet.write("instances: [");
+    let problem = post(&fleet, "/v1/apply", "", 422);
+    assert!(problem["error"].as_str().unwrap().contains("instances.yaml:1:"), "{problem}");
+    for body in [r#"{"file": "/etc/passwd"}"#, r#"{"environment": {}}"#, r#"{"set": ["a=b"]}"#] {
+        post(&fleet, "/v1/apply", body, 400);
+    }
+}
+
+#[test]
 fn a_wish_that_fails_says_whom_for_and_why() {
     let fleet = Fleet::new("a: {port: $0}\nb: {port: $1, command: [/nowhere/x]}");
     fleet.run(&["up", "-d", "a"]).expect(0);

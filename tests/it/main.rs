@@ -12,6 +12,7 @@
 mod harness;
 
 mod api;
+mod apply;
 mod bad_input;
 mod example;
 mod faults;

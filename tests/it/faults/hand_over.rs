@@ -34,7 +34,8 @@ fn kill_keeper(fleet: &Fleet) -> Duration {
     took
 }
 
-fn kill_both(fleet: &Fleet) {
+/// Kills keeper and supervisor.
+pub fn kill_both(fleet: &Fleet) {
     let (supervisor, keeper) = fleet.pair();
     // Neither must get to start the other.
     signal(keeper, Signal::SIGSTOP);

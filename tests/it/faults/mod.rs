@@ -5,7 +5,7 @@
 mod clean;
 pub mod control;
 mod disk;
-mod hand_over;
+pub mod hand_over;
 mod scarce;
 mod shared;
 mod stop;
