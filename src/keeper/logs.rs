@@ -52,6 +52,8 @@ struct Slot {
     /// At hand, unless some thread is away with it or nobody has declared it.
     file: Option<LogFile>,
     is_away: bool,
+    /// Up to here a thread that is away with it writes the backlog.
+    writing_to: u64,
     /// What was declared since.
     newer: Option<LogFile>,
     /// As it stands in the journal.
@@ -160,6 +162,13 @@ impl Logs {
         Some(file)
     }
 
+    /// The thread that has the log writes its backlog, up to this offset.
+    pub fn writes_to(&mut self, log: u32, offset: u64) {
+        if let Some(slot) = self.slot(log) {
+            slot.writing_to = offset;
+        }
+    }
+
     /// What was declared meanwhile, for the thread that has the log.
     pub fn take_newer(&mut self, log: u32) -> Option<LogFile> {
         self.slots.get_mut(log as usize)?.newer.take()
@@ -174,6 +183,7 @@ impl Logs {
         let Some(slot) = self.slot(log) else { return };
         slot.file = Some(file);
         slot.is_away = false;
+        slot.writing_to = 0;
         let record = slot.record;
         if let Some(newest_rotated) = newest.filter(|newest| *newest != record.newest_rotated) {
             self.set_record(journal, log, Record { newest_rotated, ..record });
@@ -222,8 +232,8 @@ impl Logs {
         let limit = self.limit(log);
         let mut record = self.record(log);
         let slot = self.slots.get(log as usize);
-        if slot.is_some_and(|slot| slot.is_away) {
-            // Some thread may be writing the end of the backlog: it is not to be cut.
+        if slot.is_some_and(|slot| record.whole < slot.writing_to) {
+            // What a thread is writing now is not to be cut.
             record.whole = record.start;
         }
         let file = slot.filter(|slot| now >= slot.retry_at).and_then(|slot| slot.file.as_ref());

@@ -227,6 +227,7 @@ impl Shared {
         let buffer = desk.scratch.get_mut(..length).unwrap_or_default();
         let length = self.journal.get(log, record.start, buffer).len();
         keeper.logs.set_record(&self.journal, log, record.sure_from(place));
+        keeper.logs.writes_to(log, record.start.saturating_add(length as u64));
         let bytes = desk.scratch.get(..length).unwrap_or_default();
         let mut told = 0;
         let begins = |place, written: usize| {

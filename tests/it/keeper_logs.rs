@@ -230,6 +230,28 @@ fn marker_bytes(content: &[u8]) -> u64 {
 }
 
 #[test]
+fn who_has_nothing_to_do_sleeps() {
+    let rig = Rig::new();
+    let folder = rig.folder().to_owned();
+    rig.log(0, &folder, "a", 1_000_000, 3);
+    rig.pipe(0).write_all(b"the last for long\n").unwrap();
+    assert!(wait_until(PATIENCE, || content(&folder, "a") == b"the last for long\n"));
+    let wake_ups = || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", rig.id())).unwrap().flatten();
+        let all = tasks.map(|task| fs::read_to_string(task.path().join("status")).unwrap());
+        let counts = all.map(|text| {
+            text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:\t")?.parse::<u64>().ok())
+        });
+        counts.map(Option::unwrap).sum::<u64>()
+    };
+    let is_asleep = || {
+        let before = wake_ups();
+        !wait_until(Duration::from_millis(1500), || wake_ups() != before)
+    };
+    assert!(wait_until(PATIENCE, is_asleep), "{} wake-ups", wake_ups());
+}
+
+#[test]
 fn what_an_old_run_wrote_stands_before_what_a_new_one_writes() {
     let rig = Rig::new();
     let folder = rig.folder().to_owned();
