@@ -88,10 +88,10 @@ pub enum Verb {
     /// Compresses the rotated files of one log; started by the supervisor
     #[command(hide = true)]
     Compress {
-        /// Where they are.
-        folder: PathBuf,
-        /// What the log is called.
-        name: String,
+        /// The log.
+        log: PathBuf,
+        /// The newest of them.
+        last: u64,
     },
     /// A new binary shows that it understands what runs
     #[command(hide = true)]

@@ -48,9 +48,9 @@ pub fn run() -> ExitCode {
         {
             Failure::usage("this one is not started by hand", "laneway up starts it").report()
         }
-        Verb::Compress { folder, name } => match compress::all(&folder, &name) {
+        Verb::Compress { log, last } => match compress::all(&log, last) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => Failure::failed(format!("{}: {error}", folder.display())).report(),
+            Err(error) => Failure::failed(format!("{}: {error}", log.display())).report(),
         },
         Verb::Keeper { table } => code(keeper::run(table)),
         Verb::Prove { table } => code(daemon::prove(table)),

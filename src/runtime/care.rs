@@ -3,7 +3,7 @@
 //!
 //! The keeper's journal is the truth; its news only say when to look. Called by the driver.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -39,8 +39,8 @@ pub struct Care {
 pub struct Chores {
     /// Instances whose log directory is gone.
     pub to_make: Vec<InstanceId>,
-    /// Instances with rotated files to compress.
-    pub to_compress: Vec<InstanceId>,
+    /// Logs with rotated files to compress, up to this number.
+    pub to_compress: Vec<(InstanceId, Log, u64)>,
     /// Instances that people are to be told of: their trouble began or ended.
     pub changed: Vec<InstanceId>,
 }
@@ -63,7 +63,7 @@ impl Care {
                 let done = self.compressed.entry(key).or_default();
                 if plan.spec(id).logging.compress && health.newest_rotated > *done {
                     *done = health.newest_rotated;
-                    chores.to_compress.push(id);
+                    chores.to_compress.push((id, log, health.newest_rotated));
                 }
                 if health.trouble.is_some() || health.dropped_ever > 0 {
                     self.troubled.insert(key, health);
@@ -72,9 +72,8 @@ impl Care {
                 }
             }
         }
-        for list in [&mut chores.to_make, &mut chores.to_compress, &mut chores.changed] {
-            list.dedup();
-        }
+        chores.to_make.dedup();
+        chores.changed.dedup();
         chores
     }
 
@@ -130,11 +129,13 @@ pub fn make_again(plan: &Plan, id: InstanceId, tools: &Tools) {
     }
 }
 
-/// Compresses the rotated files of `id` in a process that stands back behind every other, and waits for its end.
-pub async fn compress(plan: Arc<Plan>, id: InstanceId, tools: Arc<Tools>) {
+/// Compresses the rotated files of a log up to number `last`, in a process that stands back behind every other, and waits
+/// for its end. What is younger still belongs to the keeper.
+pub async fn compress(plan: Arc<Plan>, id: InstanceId, log: Log, last: u64, tools: Arc<Tools>) {
     let spec = plan.spec(id);
+    let path = path_of(spec, log);
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("laneway").arg("compress").arg(&spec.facts.log_dir).arg(spec.name.as_str()).current_dir("/");
+    command.arg0("laneway").arg("compress").arg(path).arg(last.to_string()).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null());
     // SAFETY: a plain system call.
     unsafe {
@@ -159,30 +160,30 @@ pub async fn compress(plan: Arc<Plan>, id: InstanceId, tools: Arc<Tools>) {
 /// Whether compressing may begin: never two at a time, the rest waits in line.
 #[derive(Debug, Default)]
 pub struct Line {
-    waiting: BTreeSet<InstanceId>,
+    waiting: BTreeMap<(InstanceId, Log), u64>,
     is_busy: bool,
 }
 
 impl Line {
     /// These want to be next; who begins now, if anybody.
-    pub fn join(&mut self, who: impl IntoIterator<Item = InstanceId>) -> Option<InstanceId> {
-        self.waiting.extend(who);
+    pub fn join(&mut self, who: Vec<(InstanceId, Log, u64)>) -> Option<(InstanceId, Log, u64)> {
+        self.waiting.extend(who.into_iter().map(|(id, log, last)| ((id, log), last)));
         self.next()
     }
 
     /// The last one is done; who begins now, if anybody.
-    pub fn done(&mut self) -> Option<InstanceId> {
+    pub fn done(&mut self) -> Option<(InstanceId, Log, u64)> {
         self.is_busy = false;
         self.next()
     }
 
-    fn next(&mut self) -> Option<InstanceId> {
+    fn next(&mut self) -> Option<(InstanceId, Log, u64)> {
         if self.is_busy {
             return None;
         }
-        let first = self.waiting.pop_first()?;
+        let ((id, log), last) = self.waiting.pop_first()?;
         self.is_busy = true;
-        Some(first)
+        Some((id, log, last))
     }
 }
 
@@ -192,14 +193,15 @@ mod tests {
 
     #[test]
     fn compressors_stand_in_line() {
+        let log = |number, last| (InstanceId(number), Log::Output, last);
         let mut line = Line::default();
-        assert_eq!(line.join([InstanceId(3), InstanceId(1)]), Some(InstanceId(1)));
-        assert_eq!(line.join([InstanceId(1), InstanceId(2)]), None, "one at a time");
-        assert_eq!(line.done(), Some(InstanceId(1)), "what came meanwhile is not forgotten");
-        assert_eq!(line.done(), Some(InstanceId(2)));
-        assert_eq!(line.done(), Some(InstanceId(3)));
+        assert_eq!(line.join(vec![log(3, 1), log(1, 1)]), Some(log(1, 1)));
+        assert_eq!(line.join(vec![log(1, 2), log(2, 1), log(1, 3)]), None, "one at a time");
+        assert_eq!(line.done(), Some(log(1, 3)), "what came meanwhile is not forgotten");
+        assert_eq!(line.done(), Some(log(2, 1)));
+        assert_eq!(line.done(), Some(log(3, 1)));
         assert_eq!(line.done(), None);
-        assert_eq!(line.join([InstanceId(9)]), Some(InstanceId(9)));
+        assert_eq!(line.join(vec![log(9, 1)]), Some(log(9, 1)));
     }
 
     #[test]

@@ -12,19 +12,20 @@ use flate2::write::GzEncoder;
 use nix::libc::O_NOFOLLOW;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// Compresses every rotated file of the instance `name` in `folder`, its access log's too. Never two processes at a time
+/// Compresses the rotated files of the log at `path` (`.../name.log`) up to number `last`. Never two processes at a time
 /// in one folder: a second one waits.
 ///
 /// # Errors
 /// When the folder cannot be read or locked, or a file not be compressed.
-pub fn all(folder: &Path, name: &str) -> io::Result<()> {
+pub fn all(path: &Path, last: u64) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
     let lock = File::open(folder)?;
     lock.lock()?;
-    let logs = [format!("{name}.log."), format!("{name}.access.log.")];
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     for entry in fs::read_dir(folder)?.flatten() {
         let file = entry.file_name();
-        let number = file.to_str().and_then(|file| logs.iter().find_map(|log| file.strip_prefix(log.as_str())));
-        if number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())) {
+        let number = file.to_str().and_then(|file| file.strip_prefix(name)?.strip_prefix('.')?.parse::<u64>().ok());
+        if number.is_some_and(|number| number <= last) {
             match compress(&entry.path()) {
                 // The keeper was faster and removed it.
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

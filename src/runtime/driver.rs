@@ -20,7 +20,7 @@ use super::care::{self, Care, Line};
 use super::clock::{Clock, pause, wall_clock};
 use super::handle::{Handle, Order};
 use super::lane;
-use super::link::{KeeperLink, News, pidfd_of};
+use super::link::{KeeperLink, Log, News, pidfd_of};
 use super::look;
 use super::probe::{CheckUnderWay, KnownListener, Patient, Prober};
 use super::processes::ended;
@@ -328,11 +328,11 @@ impl Driver {
         self.compress(next);
     }
 
-    fn compress(&self, who: Option<InstanceId>) {
-        let Some(id) = who else { return };
+    fn compress(&self, who: Option<(InstanceId, Log, u64)>) {
+        let Some((id, log, last)) = who else { return };
         let (plan, tools, facts) = (Arc::clone(self.fleet.plan()), Arc::clone(&self.tools), self.facts.clone());
         tokio::spawn(async move {
-            care::compress(plan, id, tools).await;
+            care::compress(plan, id, log, last, tools).await;
             let _ = facts.send(Fact::Compressed);
         });
     }

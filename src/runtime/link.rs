@@ -85,8 +85,10 @@ impl Pipe {
 
 /// The two logs of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Log {
+pub enum Log {
+    /// Standard output and error.
     Output,
+    /// What it writes into the FIFO.
     Access,
 }
 
