@@ -126,9 +126,8 @@ impl Story {
     /// `down` is done.
     fn ends(&mut self) {
         self.is_over = true;
-        let left = self.world.living(|_| true);
-        let stuck = self.world.living(|process| process.conduct.dying > 3000);
-        if left != stuck {
+        let left = self.world.living(|process| process.conduct.dying < 3000);
+        if !left.is_empty() {
             self.world.broke(format!("laneway has ended, and {left:?} are left"));
         }
         if !self.is_down_asked {
@@ -337,11 +336,8 @@ impl Story {
         self.world.obstacle_until = self.world.now;
         let who = self.world.ids();
         self.world.after(Duration::from_secs(60), Happening::AllIsWell);
-        if self.world.dice.chance(70) {
-            self.new_request(Some(Request::Restart { who, wait: Wait::Started }));
-        } else {
-            self.new_request(Some(Request::Start { who, wait: Wait::Started }));
-        }
+        // What began in bad times would go on with them.
+        self.new_request(Some(Request::Restart { who, wait: Wait::Started }));
     }
 
     fn all_is_well(&mut self) {
@@ -373,16 +369,8 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Tells one story; if a promise breaks, tells it again in words.
-fn tell(seed: u64) -> (u64, u64) {
-    let mut story = Story::new(seed, false);
-    if let Err(promise) = story.run() {
-        let mut again = Story::new(seed, true);
-        let _ = again.run();
-        panic!("seed {seed}: {promise}\n{}\n    LANEWAY_SIM_SEED={seed} tells this again", again.world.story());
-    }
-    (story.events, story.world.kills)
-}
+/// How many broken stories are named before it is enough.
+const ENOUGH: usize = 10;
 
 #[test]
 fn no_kill_of_laneway_breaks_a_promise() {
@@ -390,12 +378,24 @@ fn no_kill_of_laneway_breaks_a_promise() {
         Some(seed) => seed..seed + 1,
         None => 0..variable("LANEWAY_SIM_SEEDS").unwrap_or(SEEDS),
     };
-    let (mut events, mut kills) = (0, 0);
+    let (mut events, mut kills, mut told) = (0, 0, 0);
+    let mut broken = Vec::new();
     for seed in seeds {
-        let (more_events, more_kills) = tell(seed);
-        events += more_events;
-        kills += more_kills;
+        let mut story = Story::new(seed, false);
+        if let Err(promise) = story.run() {
+            broken.push((seed, promise));
+        }
+        events += story.events;
+        kills += story.world.kills;
+        told += 1;
+        if broken.len() == ENOUGH {
+            break;
+        }
     }
-    println!("{events} events, {kills} kills");
-    assert!(kills > 0 || variable("LANEWAY_SIM_SEED").is_some());
+    println!("{told} stories, {events} events, {kills} kills of laneway");
+    let Some((seed, _)) = broken.first() else { return };
+    let mut again = Story::new(*seed, true);
+    let _ = again.run();
+    let list: String = broken.iter().map(|(seed, promise)| format!("  LANEWAY_SIM_SEED={seed}: {promise}\n")).collect();
+    panic!("the story of seed {seed}:\n{}broken promises in {told} stories:\n{list}", again.world.story());
 }

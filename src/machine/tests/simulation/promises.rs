@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::super::{
-    Action, Fleet, Goal, InstanceId, Request, Run, Stage, Starting, State, Stopping, Sweeping, Trouble, Waiting,
+    Action, Fleet, Goal, Health, Instance, InstanceId, Request, Run, Stage, Starting, State, Stopping, Sweeping, Trouble, Waiting,
 };
 use super::supervisor::Supervisor;
 use super::world::{Happening, Record, World};
@@ -17,7 +17,7 @@ pub(super) fn note_wish(world: &mut World, fleet: &Fleet, request: &Request) {
         Request::Down { .. } => fleet.plan().ids().collect(),
     };
     for id in ended {
-        world.wished_away[id.index()] = Some(world.now);
+        world.wished_away[id.index()] = Some((world.now, fleet.instance(id).state.run()));
     }
 }
 
@@ -27,7 +27,7 @@ pub(super) fn about_replies(world: &mut World, fleet: &Fleet, actions: &[Action]
         let Action::Reply { id, answer } = action else { continue };
         let survivors = answer.troubles.iter().filter(|(_, trouble)| *trouble == Trouble::Survivors);
         for (one, _) in survivors {
-            if world.living(|process| process.run.instance == *one).is_empty() {
+            if world.living_for(*one).is_empty() {
                 let promise = format!("{id:?} names survivors of {one:?}, and there are none");
                 world.broke(promise);
             }
@@ -36,7 +36,7 @@ pub(super) fn about_replies(world: &mut World, fleet: &Fleet, actions: &[Action]
     for id in fleet.plan().ids() {
         let is_at_rest = fleet.instance(id).state == State::Stopped;
         if is_at_rest && actions.contains(&Action::Changed { instance: id }) {
-            let left = world.living(|process| process.run.instance == id);
+            let left = world.living_for(id);
             if !left.is_empty() {
                 world.broke(format!("{id:?} is stopped, and {left:?} are left of it"));
             }
@@ -88,7 +88,7 @@ pub(super) fn about_a_successor(world: &mut World, before: &[Option<Record>], fl
     }
 }
 
-fn is_over_now(instance: &super::super::Instance) -> bool {
+fn is_over_now(instance: &Instance) -> bool {
     instance.failures == 0
 }
 
@@ -167,7 +167,8 @@ pub(super) fn about_calm(world: &mut World, fleet: &Fleet) {
         let is_well = match &instance.state {
             State::Completed => true,
             State::Running { checks, .. } => {
-                world.plan.spec(id).healthcheck.is_none() || checks.health == super::super::Health::Healthy
+                let check = world.plan.spec(id).healthcheck.as_ref();
+                checks.health == Health::Healthy || !check.is_some_and(|check| check.restart_unhealthy)
             }
             State::Stopped
             | State::Waiting(_)

@@ -138,6 +138,8 @@ impl Supervisor {
             world.kill_process(pid);
             if world.processes[&pid].conduct.dying < 3000 {
                 world.dies(pid, Exit::Unknown);
+            } else if let Some(process) = world.processes.get_mut(&pid) {
+                process.is_left = true;
             }
         }
     }
@@ -367,8 +369,11 @@ impl Supervisor {
     }
 
     fn sweep_round(&mut self, world: &mut World, run: Run, since: Mono) -> Result<(), Killed> {
-        // Another sweep of the same run came to its end first.
-        let Some(tree) = self.trees.get_mut(&run) else { return Ok(()) };
+        let Some(tree) = self.trees.get_mut(&run) else {
+            // Another sweep of the same run came to its end first.
+            self.inbox.push_back(Fact::Event(Event::Swept { run, left: Vec::new() }));
+            return self.work(world);
+        };
         if !tree.is_reaped && !world.is_alive(tree.pid) {
             let pid = tree.pid;
             tree.is_reaped = true;

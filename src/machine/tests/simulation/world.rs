@@ -118,6 +118,8 @@ pub(super) struct Process {
     pub(super) is_marked: bool,
     /// It was not in the records when both died: nobody can know it.
     pub(super) is_forsaken: bool,
+    /// A successor killed it as a leftover and went on before it was gone: a process that waits for a disk.
+    pub(super) is_left: bool,
     /// It has ended, and nobody has reaped it.
     pub(super) zombie: Option<Exit>,
 }
@@ -159,8 +161,9 @@ pub(super) struct World {
     /// The kill that waits for its moment.
     trap: Option<(Victim, Moment, u64)>,
     pub(super) kills: u64,
-    /// When a person last wished something that may end a healthy server.
-    pub(super) wished_away: Vec<Option<Mono>>,
+    /// When a person last wished something that may end a healthy server, and which run it was about: it may not be
+    /// born yet.
+    pub(super) wished_away: Vec<Option<(Mono, Option<Run>)>>,
     pub(super) broken: Option<String>,
     /// What happened, if anybody wants to know.
     story: Option<VecDeque<String>>,
@@ -203,7 +206,7 @@ impl World {
             if story.len() >= 120 {
                 story.pop_front();
             }
-            story.push_back(format!("{now} {}", line()));
+            story.push_back(format!("{now} {}", brief(&line())));
         }
     }
 
@@ -363,9 +366,8 @@ impl World {
 
     /// A child of the supervisor, which has done nothing yet.
     pub(super) fn make(&mut self, run: Run, work: Work, parent: u32) -> u32 {
-        let twin = self.processes.iter().find(|(_, p)| p.zombie.is_none() && p.run.instance == run.instance);
-        if let Some((pid, twin)) = twin {
-            let promise = format!("two live runs: {run} begins while pid {pid} of {} lives", twin.run);
+        if let Some(pid) = self.living_for(run.instance).first() {
+            let promise = format!("two live runs: {run} begins while pid {pid} of {} lives", self.processes[pid].run);
             self.broke(promise);
         }
         let plan = Arc::clone(&self.plan);
@@ -383,6 +385,7 @@ impl World {
             conduct,
             is_marked: false,
             is_forsaken: false,
+            is_left: false,
             zombie: None,
         };
         self.processes.insert(pid, process);
@@ -463,6 +466,11 @@ impl World {
         alive.map(|(pid, _)| *pid).collect()
     }
 
+    /// Everything that lives of an instance and that its machine has to answer for.
+    pub(super) fn living_for(&self, id: InstanceId) -> Vec<u32> {
+        self.living(|process| process.run.instance == id && !process.is_left)
+    }
+
     pub(super) fn living_of(&self, run: Run) -> Vec<u32> {
         self.living(|process| process.run == run)
     }
@@ -501,7 +509,8 @@ impl World {
         let spec = self.plan.spec(process.run.instance);
         let first = self.processes.values().find(|other| other.run == process.run && other.is_first);
         let is_whole = first.is_some_and(|first| first.zombie.is_none());
-        let is_wished = self.wished_away[process.run.instance.index()].is_some_and(|at| at >= process.born);
+        let is_wished = self.wished_away[process.run.instance.index()]
+            .is_some_and(|(at, run)| at >= process.born || run == Some(process.run));
         let is_good = process.work == Work::Server && !process.conduct.is_bad(spec, process.born, self.now);
         if is_good && is_whole && !is_wished && !process.is_forsaken {
             let promise = format!("a healthy server, pid {pid} of {}, {what}", process.run);
@@ -527,4 +536,10 @@ impl World {
     pub(super) fn ids(&self) -> Vec<InstanceId> {
         self.plan.ids().collect()
     }
+}
+
+/// Runs and instances as people write them: `3.1` is the first run of instance 3.
+fn brief(line: &str) -> String {
+    let line = line.replace("Run { instance: InstanceId(", "").replace("), generation: ", ".").replace("InstanceId(", "i(");
+    line.replace("run: ", "").replace(" },", ",")
 }
