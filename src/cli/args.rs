@@ -77,6 +77,19 @@ pub enum Verb {
     Config(Config),
     /// Check the file, and that nothing collides
     Check(Check),
+    /// Make the fleet a service of systemd: it starts at boot, and what is killed is replaced
+    InstallService(InstallService),
+    /// Stop the fleet's service and remove it
+    UninstallService(UninstallService),
+    /// Change laneway's own binary while everything runs; servers do not notice
+    Upgrade(Upgrade),
+    /// A new binary shows that it understands what runs
+    #[command(hide = true)]
+    Prove {
+        /// Descriptor of the table that was left to it.
+        #[arg(default_value_t = -1, allow_negative_numbers = true)]
+        table: i32,
+    },
     /// The small process; started by `up`
     #[command(hide = true)]
     Keeper {
@@ -94,6 +107,13 @@ pub enum Verb {
     /// A preset, or a word that is none.
     #[command(external_subcommand)]
     Other(Vec<String>),
+}
+
+/// `laneway upgrade`.
+#[derive(Debug, Args)]
+pub struct Upgrade {
+    /// The new binary [default: the one that this command runs from]
+    pub binary: Option<PathBuf>,
 }
 
 /// `up`.
@@ -260,6 +280,42 @@ pub struct Check {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `install-service`.
+#[derive(Debug, Args)]
+pub struct InstallService {
+    /// Which service.
+    #[command(flatten)]
+    pub service: ServiceName,
+    /// User of a machine's service [default: who calls sudo, else the owner of the file; never root]
+    #[arg(long, value_name = "USER", conflicts_with = "user")]
+    pub run_as: Option<String>,
+    /// Start it too
+    #[arg(long)]
+    pub now: bool,
+    /// Print the unit, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `uninstall-service`.
+#[derive(Debug, Args)]
+pub struct UninstallService {
+    /// Which service.
+    #[command(flatten)]
+    pub service: ServiceName,
+}
+
+/// Which service.
+#[derive(Debug, Args)]
+pub struct ServiceName {
+    /// A service of this user, not of the machine
+    #[arg(long)]
+    pub user: bool,
+    /// What it is called [default: laneway-PROJECT, with the namespace if there is one]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
 }
 
 fn seconds_or_words(text: &str) -> Result<std::time::Duration, String> {

@@ -1,16 +1,21 @@
 //! The command line: one command at a time, a client like any other. Argument parsing lives here only.
 
 mod args;
+mod attached;
 mod ctl;
 mod lane;
 mod logs;
+mod notify;
 mod out;
 mod paint;
 mod place;
 mod report;
 mod secrets;
+mod service;
 mod settings;
+mod signals;
 mod up;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -36,10 +41,13 @@ pub fn run() -> ExitCode {
         }
     };
     match arguments.verb {
-        Verb::Keeper { table } | Verb::Supervisor { table } if !keeper::table::is_there(table) => {
+        Verb::Keeper { table } | Verb::Supervisor { table } | Verb::Prove { table }
+            if !keeper::table::is_there(table) =>
+        {
             Failure::usage("this one is not started by hand", "laneway up starts it").report()
         }
         Verb::Keeper { table } => code(keeper::run(table)),
+        Verb::Prove { table } => code(daemon::prove(table)),
         Verb::Supervisor { table } => code(daemon::run_supervisor(table)),
         _ => dispatch(arguments).unwrap_or_else(Failure::report),
     }
@@ -65,8 +73,11 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Exec(arguments) => lane::exec(&fleet, &arguments),
         Verb::Config(arguments) => settings::config(&fleet, &arguments),
         Verb::Check(arguments) => settings::check(&fleet, &arguments),
+        Verb::InstallService(arguments) => service::install(&fleet, &arguments),
+        Verb::UninstallService(arguments) => service::uninstall(&fleet, &arguments),
         Verb::Other(words) => other(&place, &values, &words),
-        Verb::Keeper { .. } | Verb::Supervisor { .. } => Ok(ExitCode::from(report::USAGE)),
+        Verb::Upgrade(arguments) => upgrade::run(&fleet, &arguments),
+        Verb::Keeper { .. } | Verb::Supervisor { .. } | Verb::Prove { .. } => Ok(ExitCode::from(report::USAGE)),
     }
 }
 

@@ -40,7 +40,7 @@ pub fn read(
 ) -> Option<Fleet> {
     let scope = Scope::new(collector, "");
     let mut keys = Keys::open(&scope, &layered.whole, "")?;
-    keys.take("version", |node| value::text(node).and_then(|text| version(&text)));
+    keys.take("version", version);
     let name = keys.take("name", value::name);
     let namespace = keys.take("namespace", value::name);
     let state_dir = keys.take("state_dir", value::filled_text);
@@ -71,11 +71,11 @@ pub fn read(
     Some(Fleet { name, namespace, state_dir, restart_brake, presets, instances })
 }
 
-fn version(text: &str) -> Result<(), Fault> {
-    if text == "1" {
+fn version(node: &Node) -> Result<(), Fault> {
+    if value::text(node)? == "1" {
         Ok(())
     } else {
-        Err(Fault::new(format!("the version `{text}` is not known")).hint("the version is 1"))
+        Err(Fault::new(format!("the version `{}` is not known", node.shown())).hint("the version is 1"))
     }
 }
 
@@ -84,7 +84,8 @@ fn brake(keys: &mut Keys<'_>) -> Option<Brake> {
     let Some(entry) = keys.entry("restart_brake") else { return Some(default) };
     if let Value::Scalar(scalar) = &entry.value.value {
         if !["off", "false"].contains(&scalar.text.as_str()) {
-            let fault = Fault::new(format!("`{}` is no brake", scalar.text)).hint("{starts: 10, per: 1s}, or off");
+            let fault =
+                Fault::new(format!("`{}` is no brake", entry.value.shown())).hint("{starts: 10, per: 1s}, or off");
             keys.report(entry.value.place, "restart_brake", fault);
         }
         return None;
@@ -250,7 +251,7 @@ fn presets(
                         return Ok(profile);
                     }
                     let hint = did_you_mean(&profile, profiles.iter().map(String::as_str));
-                    Err(Fault { what: format!("there is no profile `{}`", printable(&profile)), hint })
+                    Err(Fault { what: format!("there is no profile `{}`", printable(&node.shown())), hint })
                 });
                 let list = preset.entry("instances").map(|entry| &entry.value);
                 preset.finish();
@@ -311,7 +312,7 @@ fn preset_instances(
                 scope.report(
                     item.place,
                     &path,
-                    Fault { what: format!("there is no instance `{}`", printable(&name)), hint },
+                    Fault { what: format!("there is no instance `{}`", printable(&item.shown())), hint },
                 );
             }
         }

@@ -100,12 +100,14 @@ fn http(keys: &mut Keys<'_>, path: Option<String>, is_asked: bool) -> TestSettin
 fn path(node: &Node) -> Result<String, Fault> {
     let text = value::filled_text(node)?;
     if text.contains("://") {
-        let path = text.split_once("://").and_then(|(_, rest)| rest.find('/').and_then(|slash| rest.get(slash..)));
+        let shown = node.shown();
+        let path = shown.split_once("://").and_then(|(_, rest)| rest.find('/').and_then(|slash| rest.get(slash..)));
         let fault = Fault::new("is a URL; host and port are the instance's own");
         return Err(fault.hint(format!("the path alone: {}", path.unwrap_or("/"))));
     }
     if !text.starts_with(['/', '{']) {
-        return Err(Fault::new(format!("`{text}` is no path")).hint(format!("it begins with a slash: /{text}")));
+        let shown = node.shown();
+        return Err(Fault::new(format!("`{shown}` is no path")).hint(format!("it begins with a slash: /{shown}")));
     }
     if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err(Fault::new("holds spaces or control characters").hint("write a space as %20"));
@@ -129,10 +131,8 @@ fn status(node: &Node) -> Result<(u16, u16), Fault> {
     let code = |text: &str| text.trim().parse().ok().filter(|code| (100..600).contains(code));
     match (code(least), code(most)) {
         (Some(least), Some(most)) if least <= most => Ok((least, most)),
-        _ => {
-            Err(Fault::new(format!("`{text}` is no status and no range of them"))
-                .hint("such as 204, 200-299 or 200-399"))
-        }
+        _ => Err(Fault::new(format!("`{}` is no status and no range of them", node.shown()))
+            .hint("such as 204, 200-299 or 200-399")),
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::dotenv::is_variable_name;
 use super::health;
-use super::node::{Entry, Node, Style, Value};
+use super::node::{Entry, Node, Scalar, Style, Value};
 use super::problem::{Fault, Place};
 use super::reader::{Keys, join, printable};
 use super::settings::{
@@ -120,8 +120,10 @@ fn read_command(keys: &mut Keys<'_>, instance: &mut Instance, part: Part) {
 /// A command is a list, so that nobody has to think about a shell's quotes.
 pub fn command(keys: &Keys<'_>, node: &Node, path: &str) -> Option<Vec<String>> {
     let hint = match &node.value {
-        Value::Scalar(scalar) if !scalar.text.contains(['"', '\'', '\\', '|', '&', ';', '$']) => {
-            let words: Vec<String> = scalar.text.split_whitespace().map(|word| format!("\"{word}\"")).collect();
+        Value::Scalar(Scalar { text, style: Style::Plain | Style::Quoted })
+            if !text.contains(['"', '\'', '\\', '|', '&', ';', '$']) =>
+        {
+            let words: Vec<String> = text.split_whitespace().map(|word| format!("\"{word}\"")).collect();
             format!("write [{}]", words.join(", "))
         }
         _ => "write [program, argument, argument]".to_owned(),
@@ -187,7 +189,7 @@ fn variable_name(node: &Node) -> Result<String, Fault> {
     if is_variable_name(&text) {
         return Ok(text);
     }
-    Err(Fault::new(format!("`{}` is no name of a variable", printable(&text))))
+    Err(Fault::new(format!("`{}` is no name of a variable", printable(&node.shown()))))
 }
 
 fn env_files(keys: &mut Keys<'_>) -> Option<Vec<EnvFile>> {
@@ -313,7 +315,7 @@ fn restart_policy(node: &Node) -> Result<(RestartPolicy, Option<u32>), Fault> {
         }
         if let Some(attempts) = scalar.text.strip_prefix("on-failure:") {
             let attempts = attempts.parse().ok().filter(|attempts| *attempts > 0);
-            let wrong = || Fault::new(format!("`{}` counts no attempts", scalar.text)).hint("such as on-failure:5");
+            let wrong = || Fault::new(format!("`{}` counts no attempts", node.shown())).hint("such as on-failure:5");
             return attempts.map(|attempts| (RestartPolicy::OnFailure, Some(attempts))).ok_or_else(wrong);
         }
     }
@@ -336,8 +338,8 @@ fn depends_on(keys: &mut Keys<'_>) -> Option<Vec<DependencySettings>> {
         Value::List(items) => {
             for (index, item) in items.iter().enumerate() {
                 let path = format!("depends_on[{index}]");
-                match value::text(item) {
-                    Ok(text) => add(&text, item.place, Condition::ServiceStarted, &path),
+                match value::name(item) {
+                    Ok(name) => add(name.as_str(), item.place, Condition::ServiceStarted, &path),
                     Err(fault) => keys.report(item.place, &path, fault),
                 }
             }

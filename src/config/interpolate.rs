@@ -21,7 +21,7 @@ const MAX_DEPTH: usize = 16;
 pub struct Variables<'a> {
     /// The value of a variable.
     pub lookup: &'a dyn Fn(&str) -> Option<String>,
-    /// Whether `{` in a value is doubled, so that no placeholder arises from it.
+    /// Whether braces are doubled where a value is put in, so that no placeholder arises from it.
     pub escape_braces: bool,
 }
 
@@ -37,6 +37,7 @@ pub struct Bad {
 }
 
 /// `text` with its variables filled in, and what is wrong with them.
+#[must_use]
 pub fn interpolate(text: &str, variables: &Variables<'_>) -> (String, Vec<Bad>) {
     let mut bad = Vec::new();
     let filled = fill(text, 0, 0, variables, &mut bad);
@@ -59,7 +60,7 @@ fn fill(text: &str, base: usize, depth: usize, variables: &Variables<'_>, bad: &
                 let expression = inner.get(..end).unwrap_or("");
                 let before = bad.len();
                 match evaluate(expression, at + 2, depth, variables, bad) {
-                    Ok(value) => filled.push_str(&value),
+                    Ok(value) => put(&mut filled, &value, variables),
                     Err(fault) if bad.len() == before => bad.push(Bad { at, length: end + 3, fault }),
                     Err(_) => {}
                 }
@@ -76,7 +77,7 @@ fn fill(text: &str, base: usize, depth: usize, variables: &Variables<'_>, bad: &
                 bad.push(Bad { at, length: 1, fault });
             } else {
                 match (variables.lookup)(name) {
-                    Some(value) => filled.push_str(&escaped(value, variables)),
+                    Some(value) => put(&mut filled, &escaped(value, variables), variables),
                     None => bad.push(Bad { at, length: name.len() + 1, fault: unset(name) }),
                 }
             }
@@ -141,6 +142,17 @@ fn escaped(value: String, variables: &Variables<'_>) -> String {
     if variables.escape_braces { value.replace('{', "{{") } else { value }
 }
 
+/// Appends `value`. A brace that stands open before it would begin a placeholder with a name out of the value.
+fn put(filled: &mut String, value: &str, variables: &Variables<'_>) {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let before = filled.trim_end_matches(is_name);
+    let braces = before.len() - before.trim_end_matches('{').len();
+    if variables.escape_braces && braces % 2 == 1 {
+        filled.insert(before.len(), '{');
+    }
+    filled.push_str(value);
+}
+
 fn name_of(text: &str) -> &str {
     let is_first = |c: char| c.is_ascii_alphabetic() || c == '_';
     if !text.starts_with(is_first) {
@@ -201,6 +213,8 @@ mod tests {
             ("${UNSET:-${SET}}", "value"),
             ("${UNSET:-{port}}", "{port}"),
             ("${BRACE}", "{{port}"),
+            ("{${BRACE}}", "{{{{port}}"),
+            ("{po${SET}} {{$SET", "{{povalue} {{value"),
             ("${SET:?never said}", "value"),
             ("${EMPTY?never said}", ""),
             ("${UNSET:-}", ""),

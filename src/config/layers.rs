@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 
+use super::dotenv::is_variable_name;
 use super::near::did_you_mean;
 use super::node::{Entry, Map, Node, Scalar, Style, Value};
 use super::problem::{Collector, Fault, Place};
@@ -196,7 +197,7 @@ fn level(instance: &mut Node, path: &str, collector: &Collector) {
     let mut level = Map::default();
     for (index, item) in items.iter().enumerate() {
         let path = format!("{path}.environment[{index}]");
-        let Value::Scalar(Scalar { text, .. }) = &item.value else {
+        let Value::Scalar(Scalar { text, style }) = &item.value else {
             let fault = Fault::new(format!("must be a text `KEY=value`, this is {}", item.kind()));
             collector.report(item.place, &path, fault.hint("or write `environment` as a map"));
             continue;
@@ -209,7 +210,11 @@ fn level(instance: &mut Node, path: &str, collector: &Collector) {
                 Node { place: item.place, value: Value::Scalar(Scalar { text: String::new(), style: Style::Plain }) },
             ),
         };
-        if let Some(first) = level.entry(key) {
+        if *style == Style::Filled && !is_variable_name(key) {
+            // Not quoted as a key: it may be a secret.
+            let fault = Fault::new(format!("`{}` comes to no `KEY=value`", item.shown()));
+            collector.report(item.place, &path, fault);
+        } else if let Some(first) = level.entry(key) {
             let what = format!("`{}` stands twice in this list, first in line {}", printable(key), first.place.line);
             collector.report(item.place, &path, Fault::new(what).hint("keep one of the two"));
         } else {

@@ -27,6 +27,7 @@ pub(crate) mod scratch;
 mod tests;
 
 pub use health::is_token;
+pub use interpolate::{Bad, Variables, interpolate};
 pub use load::{EnvEntry, Source, base_file, load, nearest_name, read, read_env_file, tidy};
 pub use problem::{Collector, Fault, Place, Problem, Problems, Sources};
 pub use settings::{

@@ -100,6 +100,15 @@ impl Node {
         }
     }
 
+    /// How a message quotes it: what came out of a variable may be a secret.
+    pub fn shown(&self) -> String {
+        match &self.value {
+            Value::Scalar(Scalar { style: Style::Filled, .. }) => "${...}".to_owned(),
+            Value::Scalar(scalar) => scalar.text.clone(),
+            Value::List(_) | Value::Map(_) => self.kind().to_owned(),
+        }
+    }
+
     /// What it is, in words, for messages.
     pub fn kind(&self) -> &'static str {
         match &self.value {

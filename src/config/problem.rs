@@ -6,6 +6,9 @@ use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
+/// A message is cut after so many characters.
+const LONGEST_MESSAGE: usize = 1000;
+
 /// A stretch of one source. Ordered as it is read: by file, line, column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
@@ -195,6 +198,20 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// What messages quote from a file must not steer the terminal that shows it, and must have an end.
+fn legible(text: String) -> String {
+    let steers =
+        |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if text.len() <= LONGEST_MESSAGE && !text.contains(steers) {
+        return text;
+    }
+    let mut legible = String::new();
+    for c in text.chars().take(LONGEST_MESSAGE) {
+        if steers(c) { legible.extend(c.escape_default()) } else { legible.push(c) }
+    }
+    if text.chars().count() > LONGEST_MESSAGE { legible + "..." } else { legible }
+}
+
 /// Where the passes report to.
 #[derive(Debug, Default)]
 pub struct Collector {
@@ -219,9 +236,9 @@ impl Collector {
             file: self.sources.name(place).to_owned(),
             line: place.line,
             column: place.column,
-            path: path.to_owned(),
-            what: fault.what,
-            hint: fault.hint,
+            path: legible(path.to_owned()),
+            what: legible(fault.what),
+            hint: fault.hint.map(legible),
             place: Some(place),
         });
     }
@@ -233,8 +250,8 @@ impl Collector {
             line: 0,
             column: 0,
             path: String::new(),
-            what: fault.what,
-            hint: fault.hint,
+            what: legible(fault.what),
+            hint: fault.hint.map(legible),
             place: None,
         });
     }

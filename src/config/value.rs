@@ -66,7 +66,10 @@ pub fn boolean(node: &Node) -> Result<bool, Fault> {
     match scalar.text.as_str() {
         "true" if scalar.style != Style::Quoted => Ok(true),
         "false" if scalar.style != Style::Quoted => Ok(false),
-        other => Err(Fault::new(format!("must be true or false, not `{other}`")).hint("without quotes, in lower case")),
+        _ => {
+            let what = format!("must be true or false, not `{}`", node.shown());
+            Err(Fault::new(what).hint("without quotes, in lower case"))
+        }
     }
 }
 
@@ -74,7 +77,7 @@ pub fn boolean(node: &Node) -> Result<bool, Fault> {
 pub fn whole<T: FromStr + PartialOrd + std::fmt::Display>(node: &Node, least: &T, most: &T) -> Result<T, Fault> {
     let scalar = scalar(node)?;
     let text = scalar.text.as_str();
-    let wrong = || Fault::new(format!("must be a whole number from {least} to {most}, not `{text}`"));
+    let wrong = || Fault::new(format!("must be a whole number from {least} to {most}, not `{}`", node.shown()));
     if scalar.style == Style::Quoted {
         return Err(wrong().hint(format!("without quotes: {text}")));
     }
@@ -95,13 +98,14 @@ pub fn duration(node: &Node) -> Result<Duration, Fault> {
     let text = scalar(node)?.text.as_str();
     let hint = "such as 500ms, 5s, 1m30s or 1h";
     if text.parse::<f64>().is_ok() {
-        let fault = Fault::new(format!("`{text}` has no unit"));
-        return Err(fault.hint(format!("{text}s is seconds, {text}ms is milliseconds")));
+        let shown = node.shown();
+        let fault = Fault::new(format!("`{shown}` has no unit"));
+        return Err(fault.hint(format!("{shown}s is seconds, {shown}ms is milliseconds")));
     }
-    let duration =
-        humantime::parse_duration(text).map_err(|_| Fault::new(format!("`{text}` is no duration")).hint(hint))?;
+    let wrong = |what| Fault::new(format!("`{}` is {what}", node.shown())).hint(hint);
+    let duration = humantime::parse_duration(text).map_err(|_| wrong("no duration"))?;
     if duration > MAX_DURATION {
-        return Err(Fault::new(format!("`{text}` is longer than a year")).hint(hint));
+        return Err(wrong("longer than a year"));
     }
     Ok(duration)
 }
@@ -117,7 +121,8 @@ pub fn positive_duration(node: &Node) -> Result<Duration, Fault> {
 /// A size in bytes, with Docker's units: `10m` is 10 MiB.
 pub fn size(node: &Node) -> Result<u64, Fault> {
     let text = scalar(node)?.text.to_ascii_lowercase();
-    let wrong = || Fault::new(format!("`{text}` is no size")).hint("such as 512k, 10m, 1g, or a number of bytes");
+    let wrong =
+        || Fault::new(format!("`{}` is no size", node.shown())).hint("such as 512k, 10m, 1g, or a number of bytes");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match text.get(digits.len()..).unwrap_or("") {
         "" | "b" => 1,
@@ -140,13 +145,18 @@ pub fn host(node: &Node) -> Result<IpAddr, Fault> {
     }
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     bare.parse().map_err(|_| {
-        Fault::new(format!("`{text}` is no address")).hint("an address in digits, such as 127.0.0.1, 0.0.0.0 or ::1")
+        let what = format!("`{}` is no address", node.shown());
+        Fault::new(what).hint("an address in digits, such as 127.0.0.1, 0.0.0.0 or ::1")
     })
 }
 
 /// A name of an instance, of a namespace, of a project.
 pub fn name(node: &Node) -> Result<InstanceName, Fault> {
-    parse_name(&scalar(node)?.text)
+    let scalar = scalar(node)?;
+    parse_name(&scalar.text).map_err(|fault| match scalar.style {
+        Style::Filled => Fault::new(format!("`{}` comes to no name", node.shown())),
+        Style::Plain | Style::Quoted | Style::Broken => fault,
+    })
 }
 
 /// The same from a text.
@@ -160,7 +170,8 @@ pub fn parse_name(text: &str) -> Result<InstanceName, Fault> {
 /// A signal by name or number.
 pub fn signal(node: &Node) -> Result<Signal, Fault> {
     let text = &scalar(node)?.text;
-    text.parse().map_err(|_| Fault::new(format!("`{text}` is no signal")).hint("such as SIGTERM, SIGINT or SIGQUIT"))
+    let wrong = || Fault::new(format!("`{}` is no signal", node.shown())).hint("such as SIGTERM, SIGINT or SIGQUIT");
+    text.parse().map_err(|_| wrong())
 }
 
 /// One of some words; the error names the nearest or all.
@@ -168,7 +179,7 @@ pub fn one_of<T: Copy>(node: &Node, words: &[(&str, T)]) -> Result<T, Fault> {
     let text = scalar(node)?.text.as_str();
     words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
         let known = words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
-        Fault::new(format!("`{text}` is none of the words known here")).hint(format!("known are {known}"))
+        Fault::new(format!("`{}` is none of the words known here", node.shown())).hint(format!("known are {known}"))
     })
 }
 

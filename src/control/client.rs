@@ -68,6 +68,12 @@ impl Client {
         Self { home }
     }
 
+    /// Where its fleet is.
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
     /// Asks for the status.
     ///
     /// # Errors

@@ -6,5 +6,5 @@ mod protocol;
 mod server;
 
 pub use client::{Change, Client, ClientError, Events};
-pub use protocol::{DownRequest, Problem, StartRequest, StopRequest, WaitFor};
+pub use protocol::{DownRequest, Problem, StartRequest, StopRequest, Upgraded, WaitFor};
 pub use server::{OPENAPI, serve};

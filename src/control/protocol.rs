@@ -41,6 +41,13 @@ pub struct DownRequest {
     pub now: bool,
 }
 
+/// Answer to `POST /v1/upgrade`: the binary proved itself, and the supervisor is about to become it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgraded {
+    /// Its version.
+    pub version: String,
+}
+
 /// Why a request was not understood or cannot be answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {

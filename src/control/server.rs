@@ -21,7 +21,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::{Stream, StreamExt, once};
 use tracing::warn;
 
-use super::protocol::{DownRequest, Problem, StartRequest, StopRequest, WaitFor};
+use super::protocol::{DownRequest, Problem, StartRequest, StopRequest, Upgraded, WaitFor};
 use crate::machine::{Request, RequestId, Wait};
 use crate::model::InstanceId;
 use crate::plan::{self, Plan};
@@ -59,6 +59,7 @@ pub async fn serve(
         .route("/v1/restart", post(restart))
         .route("/v1/stop", post(stop))
         .route("/v1/down", post(down))
+        .route("/v1/upgrade", post(upgrade))
         .route("/v1/openapi.json", get(openapi))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
@@ -204,6 +205,14 @@ async fn stop(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Res
 async fn down(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let asked: DownRequest = read(body)?;
     Ok(Json(doors.handle.request(named(&headers), Request::Down { now: asked.now }).await?).into_response())
+}
+
+/// Which binary stands in `.run/upgrade`: nobody can name one over the socket.
+async fn upgrade(State(doors): State<Doors>) -> Result<Response, Refusal> {
+    match doors.handle.upgrade().await? {
+        Ok(version) => Ok(Json(Upgraded { version }).into_response()),
+        Err(error) => Err(Refusal(StatusCode::CONFLICT, Problem { error, hint: None })),
+    }
 }
 
 /// The status first, then every change after it: nothing is missed in between. Who reads too slowly is told so.

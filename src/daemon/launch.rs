@@ -136,8 +136,8 @@ pub fn start(home: &Home, lock: OwnedFd, launch: &Launch) -> Result<(), LaunchEr
     {
         table.add(&Order::Keep(what), descriptor.as_fd())?;
     }
-    start_keeper(&table)?;
-    drop((table, lock, theirs));
+    start_keeper(table)?;
+    drop((lock, theirs));
     let mut said = String::new();
     File::from(ready).read_to_string(&mut said)?;
     match said.strip_prefix(READY) {

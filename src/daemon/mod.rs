@@ -1,7 +1,9 @@
 //! The composition root: settings to plan to fleet, driver, doors. And how a pair of keeper and supervisor is started.
 
 mod launch;
+mod prove;
 mod supervisor;
 
 pub use launch::{Launch, LaunchError, readable_environment, start};
+pub use prove::run as prove;
 pub use supervisor::run as run_supervisor;

@@ -16,7 +16,7 @@ use crate::model::InstanceId;
 use crate::plan::{self, Change, Plan};
 use crate::runtime;
 use crate::runtime::cgroup::Cgroups;
-use crate::runtime::clock::{Clock, wall_clock};
+use crate::runtime::clock::Clock;
 use crate::runtime::driver::{Driver, Tools};
 use crate::runtime::home::Home;
 use crate::runtime::link::KeeperLink;
@@ -33,6 +33,8 @@ const DONE: i32 = 0;
 const FAILED: i32 = 1;
 /// Cannot do its work: the keeper does not start a new one.
 const REFUSED: i32 = 2;
+/// How long a new binary runs the supervisor before the keeper becomes it too.
+const PROBATION: std::time::Duration = std::time::Duration::from_secs(10);
 /// Descriptors that laneway needs for each instance and for itself, in the keeper, which needs more of them: directory,
 /// file and index of two logs, a FIFO, a pipe, and a second pipe while one run follows another.
 const DESCRIPTORS: (u64, u64) = (9, 128);
@@ -155,12 +157,8 @@ impl Supervisor {
         let before = home.last_plan();
         let is_same = |id| before.as_ref().is_some_and(|before| is_same(before, &plan, id));
         let adopted = Adopted::find(&plan, recorded, after, &spawner, &link, is_same);
-        let clock = Clock::start();
-        let tools = Tools {
-            spawner,
-            keeper: Arc::clone(&link),
-            prober: Prober::new(clock).map_err(|e| say("the HTTP client", &e))?,
-        };
+        let prober = Prober::new(Clock::start()).map_err(|e| say("the HTTP client", &e))?;
+        let tools = Tools { spawner, keeper: Arc::clone(&link), prober };
         let listener = listen(&home, left_listener, &link).map_err(|e| say("the control socket", &e))?;
         home.write_plan(&plan).map_err(|e| say("plan.json", &e))?;
         launch.running = Some(Plan::clone(&plan));
@@ -171,8 +169,7 @@ impl Supervisor {
         if let Some(Err(error)) = registry.as_ref().map(|registry| registry.enter(&plan)) {
             warn!("this fleet cannot be registered, others will not be checked against it: {error}");
         }
-        let seed = u64::from(std::process::id()) ^ u64::from(wall_clock().subsec_nanos()) << 32;
-        let (driver, handle) = Driver::new(Arc::clone(&plan), clock, tools, records, adopted, seed);
+        let (driver, handle) = Driver::new(Arc::clone(&plan), home.upgrade(), tools, records, adopted);
         let (ended, end) = tokio::sync::oneshot::channel::<()>();
         let door = tokio::spawn(control::serve(listener, handle, Arc::clone(&plan), async {
             let _ = end.await;
@@ -182,6 +179,7 @@ impl Supervisor {
         if let Some(mut ready) = ready.take() {
             let _ = ready.write_all(READY.as_bytes());
         }
+        tokio::spawn(upgrade_keeper(Arc::clone(&link)));
         let run = driver.run(keeper).await;
         // Whoever waits for an answer gets it before the socket goes.
         drop(ended);
@@ -200,6 +198,16 @@ impl Supervisor {
         link.bye(0);
         run.map_err(|e| say("signals", &e))
     }
+}
+
+/// A supervisor of another binary than the keeper's: the keeper follows once it is known that this one lives.
+async fn upgrade_keeper(link: Arc<KeeperLink>) {
+    if link.kept(Kept::Binary).is_none() {
+        return;
+    }
+    tokio::time::sleep(PROBATION).await;
+    link.become_binary().unwrap_or_else(|error| warn!("the keeper does not take the new binary: {error}"));
+    link.forget(Kept::Binary);
 }
 
 /// The records of this fleet, and what stands in them.

@@ -1,120 +1,213 @@
-//! One log: the current file, its rotation by rename at a line end, and the index of when which byte came.
+//! One log: the current file, and its rotation by rename at a line end.
 //!
-//! `{name}.log` holds the server's bytes untouched; `{name}.log.{seq}` are older ones, the higher the younger. Beside
-//! them `{name}.idx` holds records of (time, seq, offset), from which logs are merged in the order of time.
+//! `{name}.log` holds the server's bytes untouched; `{name}.log.{seq}` are older ones, the higher the younger, and may be
+//! compressed to `{name}.log.{seq}.gz` by somebody else. Every function here may hang with its file system: the caller
+//! sees to it that nobody waits.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use nix::sys::uio::pread;
+use nix::unistd::{UnlinkatFlags, unlinkat, write};
 
-use super::protocol::MAX_NAME;
+use super::index::{Index, IndexRecord};
+use super::journal::Place;
+use super::names::{Name, newest_rotated};
 
-/// Bytes of one index record: three little-endian numbers of 8 bytes.
-pub const INDEX_RECORD: usize = 24;
-/// No two records are closer than this, in microseconds: what comes in between has the time of the first.
-const INDEX_GRAIN: u64 = 10_000;
 /// How far a file may grow over its size in search of a line end, in bytes.
 const OVERHANG: u64 = 64 * 1024;
 
-/// From `offset` of the file that is or will be number `seq` on, the bytes came at `micros` or later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IndexRecord {
-    /// Microseconds since 1970.
-    pub micros: u64,
-    /// Number of the file.
-    pub seq: u64,
-    /// Bytes into it.
-    pub offset: u64,
-}
-
-impl IndexRecord {
-    /// As it stands in the file.
-    #[must_use]
-    pub fn to_bytes(self) -> [u8; INDEX_RECORD] {
-        let mut bytes = [0; INDEX_RECORD];
-        for (place, number) in bytes.chunks_exact_mut(8).zip([self.micros, self.seq, self.offset]) {
-            place.copy_from_slice(&number.to_le_bytes());
-        }
-        bytes
-    }
-
-    /// As read from the file.
-    #[must_use]
-    pub fn from_bytes(bytes: &[u8; INDEX_RECORD]) -> Self {
-        let mut numbers = bytes.chunks_exact(8).map(|chunk| chunk.try_into().map_or(0, u64::from_le_bytes));
-        let mut next = || numbers.next().unwrap_or_default();
-        Self { micros: next(), seq: next(), offset: next() }
-    }
-}
-
-/// One log, open for writing.
+/// One log. Its files are opened when they are needed.
 #[derive(Debug)]
 pub struct LogFile {
     directory: OwnedFd,
     name: Name,
     max_size: u64,
     max_files: u32,
+    open: Option<Open>,
+}
+
+/// The files of a log that is written.
+#[derive(Debug)]
+struct Open {
     file: File,
-    index: File,
-    /// Bytes in the current file.
-    length: u64,
-    /// The number that the current file gets when it is rotated.
-    seq: u64,
-    last_record: Option<(u64, u64)>,
-    /// Bytes that could not be written since the last marker.
-    dropped: u64,
-    /// The last byte that came was a line end.
+    index: Index,
+    /// The number that the file gets when it is rotated, and the bytes in it.
+    place: Place,
+    /// It is empty, or its last byte is a line end.
     ends_a_line: bool,
 }
 
+/// So many bytes were written, and this kept the next one out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unwritten {
+    pub written: usize,
+    pub errno: Errno,
+}
+
 impl LogFile {
-    /// Opens or makes the log `name` in `directory`.
+    /// The log `name` in `directory`; `None` if that cannot be the name of a file.
+    #[must_use]
+    pub fn new(directory: OwnedFd, name: &str, max_size: u64, max_files: u32) -> Option<Self> {
+        Some(Self { directory, name: Name::new(name)?, max_size, max_files, open: None })
+    }
+
+    pub(super) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    pub(super) fn limits(&self) -> (u64, u32) {
+        (self.max_size, self.max_files)
+    }
+
+    /// Where the next byte goes; `None` as long as no file is open.
+    pub(super) fn place(&self) -> Option<Place> {
+        self.open.as_ref().map(|open| open.place)
+    }
+
+    pub(super) fn ends_a_line(&self) -> bool {
+        self.open.as_ref().is_none_or(|open| open.ends_a_line)
+    }
+
+    /// Takes over what was declared later: other limits, and another directory if what is written does not stand there.
+    pub(super) fn replace_by(&mut self, newer: Self) {
+        let stands = self.open.as_ref().is_some_and(|open| stands_at(open, newer.directory.as_fd(), &newer.name));
+        let open = self.open.take().filter(|_| stands);
+        *self = Self { open, ..newer };
+    }
+
+    /// Opens or makes the current file, unless it is open and still stands under its name.
     ///
     /// # Errors
-    /// When the directory cannot be read, or a file of the log is not a plain file of ours.
-    pub fn open(directory: OwnedFd, name: &str, max_size: u64, max_files: u32) -> io::Result<Self> {
-        let name = Name::new(name).ok_or_else(|| io::Error::other("the log's name is too long"))?;
-        let folder = format!("/proc/self/fd/{}", directory.as_raw_fd());
-        let seq = newest_rotated(Path::new(&folder), name.log().as_str())?.saturating_add(1);
-        let mut file = open_plain(directory.as_fd(), name.log().as_str())?;
-        let index = open_plain(directory.as_fd(), name.index().as_str())?;
-        let length = file.seek(SeekFrom::End(0))?;
-        let (last_record, dropped, ends_a_line) = (None, 0, true);
-        let mut log =
-            Self { directory, name, max_size, max_files, file, index, length, seq, last_record, dropped, ends_a_line };
-        log.remove_old();
-        Ok(log)
-    }
-
-    /// New limits, from now on.
-    pub fn limit(&mut self, max_size: u64, max_files: u32) {
-        self.max_size = max_size;
-        self.max_files = max_files;
-    }
-
-    /// Appends what came at `micros` (microseconds since 1970), rotating where a line ends. What cannot be written is
-    /// counted and said in the log once it can.
-    pub fn append(&mut self, mut bytes: &[u8], micros: u64) {
-        while !bytes.is_empty() {
-            let room = usize::try_from(self.max_size.saturating_sub(self.length)).unwrap_or(usize::MAX);
-            let (now, later) = if bytes.len() <= room { (bytes, &[][..]) } else { self.split(bytes, room) };
-            self.write(now, micros);
-            bytes = later;
-            let is_full = !later.is_empty() || self.length >= self.max_size.saturating_add(OVERHANG);
-            if is_full && !self.rotate() {
-                // A file that is too long is better than lines that are not there.
-                self.write(later, micros);
-                return;
+    /// When the directory cannot be read, or a file of the log cannot be made or is not a plain file of ours.
+    pub fn look(&mut self) -> io::Result<()> {
+        let seq = match self.open.take() {
+            Some(mut open) if stands_at(&open, self.directory.as_fd(), &self.name) => {
+                // Somebody may have emptied it.
+                let length = length_of(&open.file)?;
+                if length != open.place.length {
+                    open.place.length = length;
+                    open.ends_a_line = ends_a_line(&open.file, length);
+                }
+                self.open = Some(open);
+                return Ok(());
             }
+            Some(open) => open.place.seq,
+            None => 0,
+        };
+        let folder = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
+        let newest = newest_rotated(Path::new(&folder), self.name.log().as_str())?;
+        self.open_file(newest.saturating_add(1).max(seq), None)?;
+        self.remove_old();
+        Ok(())
+    }
+
+    fn open_file(&mut self, seq: u64, index: Option<Index>) -> io::Result<()> {
+        let file = open_plain(self.directory.as_fd(), self.name.log().as_str())?;
+        let index = index.unwrap_or_else(|| Index::open(self.directory.as_fd(), &self.name));
+        let length = length_of(&file)?;
+        let ends_a_line = ends_a_line(&file, length);
+        self.open = Some(Open { file, index, place: Place { seq, length }, ends_a_line });
+        Ok(())
+    }
+
+    /// Appends what came at `micros` (microseconds since 1970), rotating where a line ends. `begins` is told of each
+    /// file that begins meanwhile, and how many of the bytes stand before it, before anything is written into it.
+    pub(super) fn append(
+        &mut self,
+        bytes: &[u8],
+        micros: u64,
+        mut begins: impl FnMut(Place, usize),
+    ) -> Result<(), Unwritten> {
+        let (mut written, mut is_over) = (0_usize, false);
+        loop {
+            let rest = bytes.get(written..).unwrap_or_default();
+            if rest.is_empty() {
+                return Ok(());
+            }
+            let Some(open) = &mut self.open else { return Err(Unwritten { written, errno: Errno::EBADF }) };
+            if is_over || open.place.length >= self.max_size.saturating_add(OVERHANG) {
+                // The size is a promise: what does not fit into this file waits until there is a next one.
+                begins(self.rotate().map_err(|errno| Unwritten { written, errno })?, written);
+                is_over = false;
+                // Only now: whoever comes after a kill asks the old file what was written.
+                self.remove_old();
+                continue;
+            }
+            let room = usize::try_from(self.max_size.saturating_sub(open.place.length)).unwrap_or(usize::MAX);
+            let (now, later) = if rest.len() <= room { (rest, &[][..]) } else { open.split(rest, room) };
+            if let Err(error) = open.write(now, micros) {
+                return Err(Unwritten { written: written.saturating_add(error.written), ..error });
+            }
+            written = written.saturating_add(now.len());
+            is_over = !later.is_empty();
         }
     }
 
+    /// The rename is the rotation; whatever follows it can be repeated. A file that somebody removed or moved needs no
+    /// rename.
+    fn rotate(&mut self) -> Result<Place, Errno> {
+        let Some(open) = &self.open else { return Err(Errno::EBADF) };
+        let seq = open.place.seq;
+        let directory = self.directory.as_fd();
+        match renameat(directory, self.name.log().as_str(), directory, self.name.rotated(seq).as_str()) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+        // What was open has another name now, whether or not there will be a new one.
+        let index = self.open.take().map(|open| open.index);
+        self.open_file(seq.saturating_add(1), index).map_err(|error| errno_of(&error))?;
+        Ok(self.place().unwrap_or_default())
+    }
+
+    /// How many bytes were appended since the log was at `place`.
+    pub(super) fn grown_since(&self, place: Place) -> u64 {
+        let directory = self.directory.as_fd();
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+        let rotated = fstatat(directory, self.name.rotated(place.seq).as_str(), flags);
+        // A log that somebody else touched at this very moment may double what came last, rather than lose it.
+        let status = match (rotated, self.place()) {
+            (Ok(status), _) => Some(status),
+            (Err(_), Some(now)) if now.seq == place.seq => fstatat(directory, self.name.log().as_str(), flags).ok(),
+            (Err(_), _) => None,
+        };
+        status.map_or(0, |status| size_of(&status)).saturating_sub(place.length)
+    }
+
+    /// Removes the files beyond `max_files`, and what the index says of them.
+    fn remove_old(&mut self) {
+        let directory = self.directory.as_fd();
+        let Some(open) = &mut self.open else { return };
+        let seq = open.place.seq;
+        let Some(mut old) = seq.checked_sub(u64::from(self.max_files.max(1))) else { return };
+        let remove = |name: &str| unlinkat(directory, name, UnlinkatFlags::NoRemoveDir).is_ok();
+        let mut removed = false;
+        while old > 0 {
+            let gone = [self.name.rotated(old), self.name.compressed(old), self.name.half_compressed(old)]
+                .map(|name| remove(name.as_str()));
+            if !gone.contains(&true) {
+                break;
+            }
+            removed = true;
+            old = old.saturating_sub(1);
+        }
+        if removed {
+            let oldest = seq.saturating_sub(u64::from(self.max_files.saturating_sub(1)));
+            let _ = open.index.forget(directory, &self.name, oldest);
+        }
+    }
+}
+
+impl Open {
     /// Where to end the current file: after the last line that fits, else after the first that ends at all. A line
     /// without end is cut when the overhang is used up.
     fn split<'a>(&self, bytes: &'a [u8], room: usize) -> (&'a [u8], &'a [u8]) {
@@ -123,122 +216,66 @@ impl LogFile {
         let end = match fitting {
             Some(last) => Some(last.saturating_add(1)),
             // The file ends with a whole line: the next one opens a new file.
-            None if self.length > 0 && self.ends_a_line => Some(0),
+            None if self.place.length > 0 && self.ends_a_line => Some(0),
             None => bytes.iter().position(is_end).map(|first| first.saturating_add(1)),
         };
         end.and_then(|end| bytes.split_at_checked(end)).unwrap_or((bytes, &[]))
     }
 
-    fn write(&mut self, bytes: &[u8], micros: u64) {
+    fn write(&mut self, bytes: &[u8], micros: u64) -> Result<(), Unwritten> {
         if bytes.is_empty() {
-            return;
+            return Ok(());
         }
-        self.note(micros);
-        self.ends_a_line = bytes.last() == Some(&b'\n');
-        if self.dropped > 0 {
-            let mut marker = [0; 80];
-            let text = format_into(&mut marker, format_args!("[laneway: {} bytes of log dropped]\n", self.dropped));
-            if self.write_all(text).is_err() {
-                self.dropped = self.dropped.saturating_add(bytes.len() as u64);
-                return;
+        self.index.note(IndexRecord { micros, seq: self.place.seq, offset: self.place.length });
+        let mut written = 0_usize;
+        loop {
+            let rest = bytes.get(written..).unwrap_or_default();
+            if rest.is_empty() {
+                return Ok(());
             }
-            self.dropped = 0;
-        }
-        if let Err(unwritten) = self.write_all(bytes) {
-            self.dropped = self.dropped.saturating_add(unwritten);
-        }
-    }
-
-    /// On failure says how many bytes are not in the file.
-    fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), u64> {
-        while !bytes.is_empty() {
-            match self.file.write(bytes) {
-                Ok(written) if written > 0 => {
-                    self.length = self.length.saturating_add(written as u64);
-                    bytes = bytes.get(written..).unwrap_or_default();
+            match write(&self.file, rest) {
+                Ok(count) => {
+                    written = written.saturating_add(count);
+                    self.place.length = self.place.length.saturating_add(count as u64);
+                    self.ends_a_line = bytes.get(..written).and_then(<[u8]>::last) == Some(&b'\n');
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(_) | Err(_) => return Err(bytes.len() as u64),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Unwritten { written, errno }),
             }
         }
-        Ok(())
-    }
-
-    /// Notes when the next byte came. An index that cannot be written costs order, not lines.
-    fn note(&mut self, micros: u64) {
-        if self.last_record.is_some_and(|(seq, last)| seq == self.seq && micros.saturating_sub(last) < INDEX_GRAIN) {
-            return;
-        }
-        let record = IndexRecord { micros, seq: self.seq, offset: self.length };
-        if self.index.write_all(&record.to_bytes()).is_ok() {
-            self.last_record = Some((self.seq, micros));
-        }
-    }
-
-    /// The rename is the rotation; whatever follows it can be repeated. A file that somebody removed or moved needs no
-    /// rename. Returns whether there is a new file.
-    fn rotate(&mut self) -> bool {
-        let directory = self.directory.as_fd();
-        match renameat(directory, self.name.log().as_str(), directory, self.name.rotated(self.seq).as_str()) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(_) => return false,
-        }
-        let Ok(file) = open_plain(directory, self.name.log().as_str()) else { return false };
-        self.file = file;
-        self.seq = self.seq.saturating_add(1);
-        self.length = 0;
-        self.ends_a_line = true;
-        self.remove_old();
-        true
-    }
-
-    /// Whether what is written still stands under its name in `directory`.
-    #[must_use]
-    pub fn is_at(&self, directory: BorrowedFd<'_>) -> bool {
-        let named = fstatat(directory, self.name.log().as_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
-        match (named, fstat(&self.file)) {
-            (Ok(named), Ok(written)) => (named.st_dev, named.st_ino) == (written.st_dev, written.st_ino),
-            _ => false,
-        }
-    }
-
-    /// Removes the files beyond `max_files`, and what the index says of them.
-    fn remove_old(&mut self) {
-        let directory = self.directory.as_fd();
-        let Some(mut old) = self.seq.checked_sub(u64::from(self.max_files.max(1))) else { return };
-        let mut removed = false;
-        while old > 0 && unlinkat(directory, self.name.rotated(old).as_str(), UnlinkatFlags::NoRemoveDir).is_ok() {
-            removed = true;
-            old = old.saturating_sub(1);
-        }
-        if removed {
-            // Not trimmed is not wrong, only longer.
-            let _ = self.trim_index();
-        }
-    }
-
-    fn trim_index(&mut self) -> io::Result<()> {
-        let directory = self.directory.as_fd();
-        let oldest = self.seq.saturating_sub(u64::from(self.max_files.saturating_sub(1)));
-        let mut old = open_plain(directory, self.name.index().as_str())?;
-        old.rewind()?;
-        let new_name = self.name.with(".idx.new");
-        let _ = unlinkat(directory, new_name.as_str(), UnlinkatFlags::NoRemoveDir);
-        let mut new = open_plain(directory, new_name.as_str())?;
-        let mut record = [0; INDEX_RECORD];
-        while old.read_exact(&mut record).is_ok() {
-            if IndexRecord::from_bytes(&record).seq >= oldest {
-                new.write_all(&record)?;
-            }
-        }
-        renameat(directory, new_name.as_str(), directory, self.name.index().as_str())?;
-        self.index = new;
-        Ok(())
     }
 }
 
+/// The system's number of an error; what is refused by ourselves is refused as a link that is not followed.
+pub(super) fn errno_of(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::ELOOP, Errno::from_raw)
+}
+
+/// Whether what is written still stands under its name in `directory`.
+fn stands_at(open: &Open, directory: BorrowedFd<'_>, name: &Name) -> bool {
+    let named = fstatat(directory, name.log().as_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+    match (named, fstat(&open.file)) {
+        (Ok(named), Ok(written)) => (named.st_dev, named.st_ino) == (written.st_dev, written.st_ino),
+        _ => false,
+    }
+}
+
+fn size_of(status: &FileStat) -> u64 {
+    u64::try_from(status.st_size).unwrap_or(0)
+}
+
+fn length_of(file: &File) -> io::Result<u64> {
+    Ok(size_of(&fstat(file)?))
+}
+
+fn ends_a_line(file: &File, length: u64) -> bool {
+    let Some(last) = length.checked_sub(1).and_then(|last| i64::try_from(last).ok()) else { return true };
+    let mut byte = [0];
+    pread(file, &mut byte, last) == Ok(1) && byte == *b"\n"
+}
+
 /// Opens for appending what must be a plain file of ours with one name, or makes it.
-fn open_plain(directory: BorrowedFd<'_>, name: &str) -> io::Result<File> {
+pub(super) fn open_plain(directory: BorrowedFd<'_>, name: &str) -> io::Result<File> {
     let flags = OFlag::O_RDWR
         | OFlag::O_APPEND
         | OFlag::O_CREAT
@@ -254,78 +291,15 @@ fn open_plain(directory: BorrowedFd<'_>, name: &str) -> io::Result<File> {
     Ok(file)
 }
 
-/// The highest number of a rotated file of the log `name` (`.../name.log`) in `folder`; 0 if there is none.
-///
-/// # Errors
-/// When the folder cannot be read.
-pub fn newest_rotated(folder: &Path, name: &str) -> io::Result<u64> {
-    let entries = std::fs::read_dir(folder)?;
-    let seqs = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix(name)?.strip_prefix('.')?.parse().ok());
-    Ok(seqs.max().unwrap_or(0))
-}
-
-/// A log's name, and its files' names, without the heap.
-#[derive(Clone, Copy, Debug)]
-struct Name {
-    text: [u8; MAX_NAME],
-    length: usize,
-}
-
-impl Name {
-    fn new(name: &str) -> Option<Self> {
-        let mut text = [0; MAX_NAME];
-        text.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
-        Some(Self { text, length: name.len() })
+#[cfg(test)]
+impl LogFile {
+    /// Opens the log and writes bytes, as the keeper does it while all is well.
+    pub(crate) fn write(&mut self, bytes: &[u8], micros: u64) -> Result<(), Unwritten> {
+        if self.open.is_none() {
+            let _ = self.look();
+        }
+        self.append(bytes, micros, |_, _| {})
     }
-
-    fn as_str(&self) -> &str {
-        self.text.get(..self.length).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
-    }
-
-    fn with(&self, ending: &str) -> FileName {
-        FileName::of(format_args!("{}{ending}", self.as_str()))
-    }
-
-    fn log(&self) -> FileName {
-        self.with(".log")
-    }
-
-    fn index(&self) -> FileName {
-        self.with(".idx")
-    }
-
-    fn rotated(&self, seq: u64) -> FileName {
-        FileName::of(format_args!("{}.log.{seq}", self.as_str()))
-    }
-}
-
-/// A file name on the stack: a log's name, an ending and a number.
-struct FileName {
-    text: [u8; MAX_NAME + 32],
-    length: usize,
-}
-
-impl FileName {
-    fn of(text: std::fmt::Arguments<'_>) -> Self {
-        let mut buffer = [0; MAX_NAME + 32];
-        let length = format_into(&mut buffer, text).len();
-        Self { text: buffer, length }
-    }
-
-    fn as_str(&self) -> &str {
-        self.text.get(..self.length).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
-    }
-}
-
-/// Writes `text` into `buffer`, as far as it goes, and returns what was written.
-pub(super) fn format_into<'a>(buffer: &'a mut [u8], text: std::fmt::Arguments<'_>) -> &'a [u8] {
-    let size = buffer.len();
-    let mut rest = &mut *buffer;
-    let _ = rest.write_fmt(text);
-    let unused = rest.len();
-    buffer.get(..size.saturating_sub(unused)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -334,6 +308,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::keeper::INDEX_RECORD;
 
     struct Directory(PathBuf);
 
@@ -346,7 +321,9 @@ mod tests {
         }
 
         fn open(&self, max_size: u64, max_files: u32) -> LogFile {
-            LogFile::open(File::open(&self.0).unwrap().into(), "a", max_size, max_files).unwrap()
+            let mut log = LogFile::new(File::open(&self.0).unwrap().into(), "a", max_size, max_files).unwrap();
+            log.look().unwrap();
+            log
         }
 
         fn names(&self) -> Vec<String> {
@@ -384,7 +361,7 @@ mod tests {
         for number in 0..100 {
             let line = format!("line {number:04} ........\n");
             all.push_str(&line);
-            log.append(line.as_bytes(), 1_000_000 + number * 50_000);
+            log.write(line.as_bytes(), 1_000_000 + number * 50_000).unwrap();
         }
         let content = directory.content();
         assert!(all.ends_with(&content), "the end of what was written, without a hole");
@@ -400,7 +377,7 @@ mod tests {
         let directory = Directory::new("large");
         let mut log = directory.open(64, 100);
         let all = (0..200).map(|number| format!("{number:05}\n")).collect::<Vec<_>>().concat();
-        log.append(all.as_bytes(), 1);
+        log.write(all.as_bytes(), 1).unwrap();
         assert_eq!(directory.content(), all);
         assert!(directory.names().len() > 15);
     }
@@ -410,7 +387,7 @@ mod tests {
         let directory = Directory::new("endless");
         let mut log = directory.open(1000, 3);
         for _ in 0..100 {
-            log.append(&[b'x'; 10_000], 1);
+            log.write(&[b'x'; 10_000], 1).unwrap();
         }
         let largest = directory.names().iter().map(|name| size(&directory.0.join(name))).max().unwrap();
         assert!(largest <= 1000 + OVERHANG + 10_000, "{largest}");
@@ -420,8 +397,8 @@ mod tests {
     #[test]
     fn it_goes_on_where_an_earlier_keeper_stopped() {
         let directory = Directory::new("goes-on");
-        directory.open(10, 9).append(b"first\nsecond\nthird\n", 1);
-        directory.open(10, 9).append(b"fourth\n", 2);
+        directory.open(10, 9).write(b"first\nsecond\nthird\n", 1).unwrap();
+        directory.open(10, 9).write(b"fourth\n", 2).unwrap();
         assert_eq!(directory.content(), "first\nsecond\nthird\nfourth\n");
         assert!(directory.names().contains(&"a.log.3".to_owned()), "{:?}", directory.names());
     }
@@ -431,7 +408,7 @@ mod tests {
         let directory = Directory::new("index");
         let mut log = directory.open(20, 2);
         for second in 1..=6 {
-            log.append(b"123456789\n", second * 1_000_000);
+            log.write(b"123456789\n", second * 1_000_000).unwrap();
         }
         let bytes = fs::read(directory.0.join("a.idx")).unwrap();
         let records: Vec<_> =
@@ -442,22 +419,67 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_or_moved_file_and_a_lost_directory_are_no_dead_end() {
+    fn a_removed_moved_or_emptied_file_and_a_lost_directory_are_no_dead_end() {
         let directory = Directory::new("removed");
         let mut log = directory.open(20, 9);
-        log.append(b"gone with the file\n", 1);
-        assert!(log.is_at(File::open(&directory.0).unwrap().as_fd()));
+        log.write(b"gone with the file\n", 1).unwrap();
         fs::remove_file(directory.0.join("a.log")).unwrap();
-        assert!(!log.is_at(File::open(&directory.0).unwrap().as_fd()));
-        log.append(b"second line\nthird line\n", 2);
-        assert_eq!(directory.content(), "second line\nthird line\n");
+        log.look().unwrap();
+        log.write(b"second line\n", 2).unwrap();
+        assert_eq!(directory.content(), "second line\n");
         fs::rename(directory.0.join("a.log"), directory.0.join("elsewhere")).unwrap();
-        log.append(b"fourth line\nfifth line\n", 3);
-        assert_eq!(directory.content(), "second line\nfourth line\nfifth line\n");
+        log.write(b"third line, here\nfourth line\n", 3).unwrap();
+        assert_eq!(directory.content(), "third line, here\nfourth line\n", "a rotation needs no look");
+        fs::write(directory.0.join("a.log"), "x").unwrap();
+        log.look().unwrap();
+        assert_eq!((log.place().unwrap().length, log.ends_a_line()), (1, false));
         fs::remove_dir_all(&directory.0).unwrap();
-        for _ in 0..9 {
-            log.append(b"into the void, but it ends\n", 4);
+        assert_eq!(log.look().unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(log.write(b"into the void\n", 4), Err(Unwritten { written: 0, errno: Errno::EBADF }));
+    }
+
+    #[test]
+    fn growth_is_known_over_a_rotation() {
+        let directory = Directory::new("growth");
+        let mut log = directory.open(20, 9);
+        log.write(b"123456789\n", 1).unwrap();
+        let before = log.place().unwrap();
+        let mut begun = Vec::new();
+        log.append(b"abcdefghi\nABC\n", 1, |place, written| begun.push((place, written))).unwrap();
+        assert_eq!(log.grown_since(before), 10, "of the old file");
+        assert_eq!(begun, [(Place { seq: 2, length: 0 }, 10)]);
+        assert_eq!(log.grown_since(begun[0].0), 4);
+        assert_eq!(directory.open(20, 9).grown_since(begun[0].0), 4, "the next keeper sees it too");
+    }
+
+    #[test]
+    fn what_is_declared_anew_keeps_the_file_that_stands_there() {
+        let (directory, other) = (Directory::new("declared"), Directory::new("declared-other"));
+        let mut log = directory.open(1000, 9);
+        log.write(b"first\n", 1).unwrap();
+        let declare = |at: &Directory| LogFile::new(File::open(&at.0).unwrap().into(), "a", 10, 2).unwrap();
+        log.replace_by(declare(&directory));
+        assert_eq!((log.place().map(|place| place.length), log.limits()), (Some(6), (10, 2)));
+        log.replace_by(declare(&other));
+        assert_eq!(log.place(), None);
+        log.look().unwrap();
+        log.write(b"second\n", 2).unwrap();
+        assert_eq!((directory.content(), other.content()), ("first\n".to_owned(), "second\n".to_owned()));
+    }
+
+    #[test]
+    fn compressed_files_count_as_what_they_were() {
+        let directory = Directory::new("compressed");
+        for name in ["a.log.1", "a.log.2.gz", "a.log.3.gz", "a.log.3.gz.new", "a.log.x.gz", "ab.log.9"] {
+            fs::write(directory.0.join(name), "").unwrap();
         }
+        let mut log = directory.open(10, 3);
+        assert_eq!(log.place().unwrap().seq, 4);
+        log.write(b"123456789\n123456789\n", 1).unwrap();
+        assert_eq!(
+            directory.names(),
+            ["a.idx", "a.log", "a.log.3.gz", "a.log.3.gz.new", "a.log.4", "a.log.x.gz", "ab.log.9"]
+        );
     }
 
     #[test]
@@ -465,11 +487,14 @@ mod tests {
         let directory = Directory::new("planted");
         let victim = directory.0.join("victim");
         fs::write(&victim, "precious").unwrap();
+        let look = || LogFile::new(File::open(&directory.0).unwrap().into(), "a", 10, 2).unwrap().look();
         std::os::unix::fs::symlink(&victim, directory.0.join("a.log")).unwrap();
-        assert!(LogFile::open(File::open(&directory.0).unwrap().into(), "a", 10, 2).is_err());
+        assert!(look().is_err());
         fs::remove_file(directory.0.join("a.log")).unwrap();
         fs::hard_link(&victim, directory.0.join("a.log")).unwrap();
-        assert!(LogFile::open(File::open(&directory.0).unwrap().into(), "a", 10, 2).is_err());
+        assert!(look().is_err());
         assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        let refused = |name: &str| LogFile::new(File::open(&directory.0).unwrap().into(), name, 10, 2).is_none();
+        assert!(["", "../a", "/a", "a\0"].into_iter().all(refused));
     }
 }

@@ -69,21 +69,27 @@ impl Table {
         self.file.as_raw_fd()
     }
 
-    /// The descriptors in it, for `let_through`.
-    #[must_use]
-    pub fn passed(&self) -> Vec<RawFd> {
-        self.passed.clone()
-    }
-
-    /// Lets these through the next exec of this process: to be called in the child, or before an exec in place. Only
-    /// system calls.
+    /// Lets everything in it through the next exec of this process: to be called in the child, or before an exec in
+    /// place. Only system calls.
     ///
     /// # Errors
     /// When a descriptor was closed meanwhile.
-    pub fn let_through(passed: &[RawFd]) -> nix::Result<()> {
-        for number in passed {
+    pub fn let_through(&self) -> nix::Result<()> {
+        self.mark(FdFlag::empty())
+    }
+
+    /// Takes `let_through` back, after an exec that failed.
+    ///
+    /// # Errors
+    /// When a descriptor was closed meanwhile.
+    pub fn hold_back(&self) -> nix::Result<()> {
+        self.mark(FdFlag::FD_CLOEXEC)
+    }
+
+    fn mark(&self, flags: FdFlag) -> nix::Result<()> {
+        for number in &self.passed {
             // SAFETY: used for one system call, which fails if nothing is open there.
-            fcntl(unsafe { BorrowedFd::borrow_raw(*number) }, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            fcntl(unsafe { BorrowedFd::borrow_raw(*number) }, FcntlArg::F_SETFD(flags))?;
         }
         Ok(())
     }
@@ -103,19 +109,28 @@ pub fn inherit(number: RawFd, mut take: impl FnMut(Order<'_>, Option<OwnedFd>)) 
     let mut text = Vec::new();
     file.rewind()?;
     file.read_to_end(&mut text)?;
-    let Some(mut rest) = text.strip_prefix(MAGIC) else { return Err(io::Error::other("this is no table")) };
-    while let Some((head, tail)) = rest.split_first_chunk::<HEAD>() {
-        let [a, b, c, d, length] = *head;
-        let Some((order, tail)) = tail.split_at_checked(usize::from(length)) else { break };
-        let descriptor = RawFd::from_le_bytes([a, b, c, d]);
+    let Some(entries) = entries(&text) else { return Err(io::Error::other("this is no table")) };
+    for (descriptor, order) in entries {
         // SAFETY: the table says that it was left open for this process, and names each once.
         let descriptor = (descriptor >= 0 && is_there(descriptor)).then(|| unsafe { own(descriptor) });
         if let Some(order) = Order::decode(order) {
             take(order, descriptor);
         }
-        rest = tail;
     }
     Ok(())
+}
+
+/// What stands in the text of a table: numbers of descriptors (-1: none), and encoded orders. `None` if it is no table.
+#[must_use]
+pub fn entries(text: &[u8]) -> Option<impl Iterator<Item = (RawFd, &[u8])>> {
+    let mut rest = text.strip_prefix(MAGIC)?;
+    Some(std::iter::from_fn(move || {
+        let (head, tail) = rest.split_first_chunk::<HEAD>()?;
+        let [a, b, c, d, length] = *head;
+        let (order, tail) = tail.split_at_checked(usize::from(length))?;
+        rest = tail;
+        Some((RawFd::from_le_bytes([a, b, c, d]), order))
+    }))
 }
 
 /// Whether `number` is the table of this process.

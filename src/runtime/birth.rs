@@ -235,8 +235,10 @@ fn set_up(prepared: &Prepared) -> nix::Result<()> {
         for (descriptor, number) in [(prepared.input, 0), (prepared.output, 1), (prepared.output, 2)] {
             done(libc::dup2(descriptor, number))?;
         }
-        // Marks only; the pipe for failures has the mark already.
-        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        // All but the pipe for failures, which closes itself on exec. To only mark them takes Linux 5.11.
+        let failure = prepared.failure.cast_unsigned();
+        libc::syscall(libc::SYS_close_range, 3, failure.saturating_sub(1), 0);
+        libc::syscall(libc::SYS_close_range, failure.saturating_add(1), libc::c_uint::MAX, 0);
         done(libc::chdir(prepared.directory.as_ptr()))?;
         done(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const prepared.limit))?;
         libc::umask(prepared.umask);

@@ -1,6 +1,7 @@
 //! One cgroup (v2) per run, where the kernel lets us: the surest way to know and to end every process of a run.
 //!
-//! Only membership is used, no controllers, so a hybrid hierarchy or a delegated subtree is enough.
+//! Only membership is used, no controllers, so a hybrid hierarchy or a delegated subtree is enough. `cgroup.kill` came
+//! with Linux 5.14; before it, the cgroup is frozen, so that nobody forks away, and its members are killed one by one.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,10 +10,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::kernel::old_kernel;
 
 /// How often, and how many milliseconds each time, the end of killed processes is waited for.
 const LOOKS: u32 = 30;
 const LOOK_AGAIN: u8 = 100;
+
+/// How often the members are killed one by one. The first round misses only who was being forked when it began.
+const ROUNDS: u32 = 5;
 
 /// Where the runs' cgroups are made.
 #[derive(Clone, Debug)]
@@ -27,8 +34,7 @@ pub struct Cgroup {
 }
 
 impl Cgroups {
-    /// Makes a place beneath the cgroup that this process lives in. `None` where v2 is not mounted, too old
-    /// (`cgroup.kill` came with Linux 5.14) or not ours to write.
+    /// Makes a place beneath the cgroup that this process lives in. `None` where v2 is not mounted or not ours to write.
     #[must_use]
     pub fn find(name: &str) -> Option<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
@@ -42,7 +48,7 @@ impl Cgroups {
         // Writable is what counts, and only a try tells.
         let trial = found.make("trial").ok()?;
         let procs = fs::OpenOptions::new().write(true).open(trial.path.join("cgroup.procs"));
-        let works = procs.is_ok() && trial.path.join("cgroup.kill").exists();
+        let works = procs.is_ok();
         trial.remove();
         works.then_some(found)
     }
@@ -112,11 +118,31 @@ impl Cgroup {
         found
     }
 
-    /// Kills every process in it at once, also those being forked.
+    /// Kills every process in it, also those being forked.
     pub fn kill(&self) {
-        if let Ok(mut file) = fs::OpenOptions::new().write(true).open(self.path.join("cgroup.kill")) {
-            let _ = file.write_all(b"1");
+        if old_kernel() || self.write("cgroup.kill", b"1").is_err() {
+            self.kill_one_by_one();
         }
+    }
+
+    /// It stays frozen: nothing in it is meant to run again, and SIGKILL needs no thaw.
+    fn kill_one_by_one(&self) {
+        let _ = self.write("cgroup.freeze", b"1");
+        for _ in 0..ROUNDS {
+            let pinned: Vec<_> = self.processes().into_iter().filter_map(|pid| Some((pid, pin(pid)?))).collect();
+            // Whoever is listed after it was pinned is the process that was pinned, not one that has its number now.
+            let listed = self.processes();
+            if listed.is_empty() {
+                return;
+            }
+            for (_, pidfd) in pinned.iter().filter(|(pid, _)| listed.contains(pid)) {
+                let _ = pidfd_send_signal(pidfd, Signal::KILL);
+            }
+        }
+    }
+
+    fn write(&self, file: &str, text: &[u8]) -> io::Result<()> {
+        fs::OpenOptions::new().write(true).open(self.path.join(file))?.write_all(text)
     }
 
     /// The kernel wakes whoever polls `cgroup.events` when that changes.
@@ -136,6 +162,10 @@ impl Cgroup {
     pub fn remove(&self) {
         remove_beneath(&self.path);
     }
+}
+
+fn pin(pid: u32) -> Option<OwnedFd> {
+    pidfd_open(Pid::from_raw(i32::try_from(pid).ok()?)?, PidfdFlags::empty()).ok()
 }
 
 fn collect(path: &Path, found: &mut Vec<u32>) {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,10 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
 
-use super::clock::Clock;
+use super::clock::{Clock, pause, wall_clock};
 use super::handle::{Handle, Order};
 use super::lane;
-use super::link::{KeeperLink, News};
+use super::link::{KeeperLink, News, pidfd_of};
 use super::look;
 use super::probe::{CheckUnderWay, KnownListener, Patient, Prober};
 use super::processes::ended;
@@ -24,7 +25,8 @@ use super::records::{BirthPlace, Record, Records};
 use super::spawn::{Job, Spawner};
 use super::succession::Adopted;
 use super::tree::Tree;
-use crate::keeper::protocol::news;
+use super::upgrade;
+use crate::keeper::protocol::{Kept, news};
 use crate::machine::{Action, Event, Fleet, Memory, Obstacle, Request, RequestId, Standing, Trouble, Wait, Work};
 use crate::model::{Exit, Health, InstanceId, Mono, Phase, Run};
 use crate::plan::spec::{Database, Framework, HealthCheck, HealthTest, Plan, Spec};
@@ -37,6 +39,8 @@ const KEEPER_AGAIN: Duration = Duration::from_millis(500);
 const BIRTH: Duration = Duration::from_secs(5);
 /// From one look at a birth to the next.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// From the answer to whoever asked for an upgrade to the upgrade.
+const GOODBYE: Duration = Duration::from_millis(50);
 /// How long an answer waits for the disk.
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -61,6 +65,8 @@ pub struct Driver {
     checks: u64,
     /// Who shall be started before anything else.
     wanted: Vec<InstanceId>,
+    /// Where the binary to become is named.
+    upgrade: PathBuf,
 }
 
 /// What carries orders out.
@@ -99,19 +105,16 @@ enum Fact {
     /// A child of the keeper has ended, and may be a stranger.
     KeepersChild,
     KeeperDied,
+    /// A binary proved itself, and whoever asked was told.
+    Proven(OwnedFd),
 }
 
 impl Driver {
-    /// A driver of the fleet `plan`, which goes on with what was `adopted`.
+    /// A driver of the fleet `plan`, which goes on with what was `adopted`. `upgrade` is where a binary to become is named.
     #[must_use]
-    pub fn new(
-        plan: Arc<Plan>,
-        clock: Clock,
-        tools: Tools,
-        records: Records,
-        adopted: Adopted,
-        seed: u64,
-    ) -> (Self, Handle) {
+    pub fn new(plan: Arc<Plan>, upgrade: PathBuf, tools: Tools, records: Records, adopted: Adopted) -> (Self, Handle) {
+        let clock = Clock::start();
+        let seed = u64::from(std::process::id()) ^ u64::from(wall_clock().subsec_nanos()) << 32;
         let (handle, orders) = Handle::new();
         let (facts, inbox) = mpsc::unbounded_channel();
         let Adopted { instances, memory, trees, gone, wanted } = adopted;
@@ -135,6 +138,7 @@ impl Driver {
             warnings: BTreeMap::new(),
             checks: 0,
             wanted: Vec::new(),
+            upgrade,
         };
         for (run, tree) in trees {
             driver.live(run, tree);
@@ -152,6 +156,7 @@ impl Driver {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut child = signal(SignalKind::child())?;
+        upgrade::hear_signals();
         self.listen_to_keeper(keeper);
         let mut actions = self.fleet.resume(self.clock.now());
         self.save();
@@ -177,13 +182,14 @@ impl Driver {
                 () = heard(&mut term) => self.go_down("SIGTERM"),
                 () = heard(&mut interrupt) => self.go_down("SIGINT"),
                 () = heard(&mut hangup) => Vec::new(),
+                Some(fact) = self.inbox.recv() => self.take_fact(fact),
+                Some(order) = self.orders.recv() => self.take_order(order),
+                () = due => self.step(Event::DeadlinePassed),
+                // Last: orphans that end all the time are not to keep anybody waiting.
                 () = heard(&mut child) => {
                     self.tools.spawner.reap_strangers();
                     Vec::new()
                 }
-                Some(fact) = self.inbox.recv() => self.take_fact(fact),
-                Some(order) = self.orders.recv() => self.take_order(order),
-                () = due => self.step(Event::DeadlinePassed),
             };
             if self.obey(actions) {
                 return Ok(());
@@ -229,6 +235,47 @@ impl Driver {
                 });
             }
         }
+    }
+
+    /// In a thread of its own: a binary may take its time to fail.
+    fn prove_binary(&self, reply: oneshot::Sender<Result<String, String>>) {
+        let keeper = &self.tools.keeper;
+        if keeper.kept(Kept::Binary).is_some() {
+            let _ = reply.send(Err("an upgrade is under way already: the keeper follows soon".to_owned()));
+            return;
+        }
+        let (launch, records) = (keeper.kept(Kept::Launch), keeper.kept(Kept::Records));
+        let (path, instances, facts) = (self.upgrade.clone(), self.fleet.plan().specs.len(), self.facts.clone());
+        tokio::task::spawn_blocking(move || {
+            let (Some(launch), Some(records)) = (launch, records) else { return };
+            let binary = upgrade::open_binary(&path);
+            let proof = binary.and_then(|file| Ok((upgrade::prove(&file, &launch, &records, instances)?, file)));
+            let binary = match proof {
+                Ok((version, binary)) => {
+                    info!("becoming laneway {version}");
+                    let _ = reply.send(Ok(version));
+                    binary
+                }
+                Err(why) => {
+                    warn!("refused to become another binary: {why}");
+                    let _ = reply.send(Err(why));
+                    return;
+                }
+            };
+            // Time for the answer to leave.
+            pause(GOODBYE);
+            let _ = facts.send(Fact::Proven(binary.into()));
+        });
+    }
+
+    /// Everything is recorded already, as for a successor. If the new program dies soon, the keeper starts the old one.
+    fn become_binary(&mut self, binary: &OwnedFd) -> io::Result<()> {
+        let keeper = &self.tools.keeper;
+        keeper.keep(Kept::Binary, binary.try_clone()?)?;
+        let table = keeper.leave(&pidfd_of(keeper.pid())?)?;
+        let Err(error) = upgrade::become_program(binary, &table);
+        keeper.forget(Kept::Binary);
+        Err(error)
     }
 
     fn go_down(&mut self, why: &str) -> Vec<Action> {
@@ -282,6 +329,12 @@ impl Driver {
                 self.succeed_keeper();
                 Vec::new()
             }
+            Fact::Proven(binary) => {
+                if let Err(error) = self.become_binary(&binary) {
+                    error!("the new binary cannot be run, this one goes on: {error}");
+                }
+                Vec::new()
+            }
         }
     }
 
@@ -293,6 +346,10 @@ impl Driver {
             }
             Order::Watch(reply) => {
                 let _ = reply.send((self.status(), self.watchers.subscribe()));
+                Vec::new()
+            }
+            Order::Upgrade(reply) => {
+                self.prove_binary(reply);
                 Vec::new()
             }
             Order::Request(id, request, reply) => {
@@ -385,7 +442,9 @@ impl Driver {
     fn recall(&mut self, run: Run, since: Mono) -> Vec<Action> {
         if let Some(pid) = self.records.born(run) {
             let label = label(self.fleet.plan(), run);
-            let Some(tree) = self.tools.spawner.adopt_newborn(&label, pid) else {
+            let Some(tree) =
+                self.tools.spawner.adopt_newborn(&label, pid, self.tools.keeper.output_of(run).unwrap_or(0))
+            else {
                 // It lived and is gone, and so is whoever could say how.
                 let mut actions = self.step(Event::Spawned { run, pid });
                 actions.extend(self.step(Event::Exited { run, exit: Exit::Unknown }));

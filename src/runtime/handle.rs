@@ -16,6 +16,8 @@ pub struct Handle {
 pub(super) enum Order {
     /// A wish; answered after its effect. Whoever named it may ask again, if the supervisor died over it.
     Request(Option<RequestId>, Request, oneshot::Sender<Outcome>),
+    /// Become the binary that was named; answered with its version, or why not, before that happens.
+    Upgrade(oneshot::Sender<Result<String, String>>),
     /// How is everything?
     Look(oneshot::Sender<FleetStatus>),
     /// How is everything, and tell me what changes from there on.
@@ -39,6 +41,14 @@ impl Handle {
     /// When the supervisor ends first.
     pub async fn request(&self, id: Option<RequestId>, request: Request) -> Result<Outcome, Gone> {
         self.ask(|reply| Order::Request(id, request, reply)).await
+    }
+
+    /// Lets the binary that was named prove itself; then the supervisor becomes it. Its version, or why not.
+    ///
+    /// # Errors
+    /// When the supervisor ends first.
+    pub async fn upgrade(&self) -> Result<Result<String, String>, Gone> {
+        self.ask(Order::Upgrade).await
     }
 
     /// The state of the fleet.

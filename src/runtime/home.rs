@@ -87,6 +87,12 @@ impl Home {
         self.directory.join("lock").exists() && matches!(self.lock(), Ok(None))
     }
 
+    /// Whether a supervisor left without clearing up: it was killed, its keeper too if nobody holds the lock.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.directory.join("plan.json").exists()
+    }
+
     /// Names this fleet on this machine, in the markers of its processes; made once. Half of it says which directory it
     /// was made for: a copied checkout is another fleet, and must not take the original's processes for its own.
     ///
@@ -135,6 +141,20 @@ impl Home {
             .mode(0o600)
             .custom_flags(O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
             .open(self.directory.join("records"))
+    }
+
+    /// Where a client names the binary that the supervisor shall become.
+    #[must_use]
+    pub fn upgrade(&self) -> PathBuf {
+        self.directory.join("upgrade")
+    }
+
+    /// Names the binary that the supervisor shall become.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn name_upgrade(&self, binary: &Path) -> io::Result<()> {
+        self.replace("upgrade", binary.as_os_str().as_encoded_bytes())
     }
 
     /// The plan that an earlier supervisor ran, whether or not one runs.

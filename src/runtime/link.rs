@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,8 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
-use nix::libc::{CLOSE_RANGE_CLOEXEC, SYS_close_range, c_uint, syscall};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, setsockopt, socketpair, sockopt,
@@ -211,6 +210,11 @@ impl KeeperLink {
         self.told().estate.get(&what.number())?.try_clone().ok()
     }
 
+    /// Leaves it to nobody any more.
+    pub fn forget(&self, what: Kept) {
+        self.told().estate.remove(&what.number());
+    }
+
     /// The exit of this child of the keeper was taken note of.
     pub fn reap(&self, pid: u32) {
         // Lost with a keeper that dies, whose children are reaped by others.
@@ -263,7 +267,7 @@ impl KeeperLink {
             }
         }
         table.say(&Order::Ready)?;
-        let pid = start_keeper(&table)?;
+        let pid = start_keeper(table)?;
         told.socket = ours;
         self.pid.store(pid, Ordering::Release);
         pidfd_of(pid)
@@ -396,21 +400,32 @@ impl News {
 ///
 /// # Errors
 /// The system's.
-pub fn start_keeper(table: &Table) -> io::Result<u32> {
+pub fn start_keeper(table: Table) -> io::Result<u32> {
+    close_all_on_exec()?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("laneway").arg("keeper").arg(table.number().to_string()).current_dir("/");
     command.env_remove(MARKER).env_remove("LANEWAY_INSTANCE");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let passed = table.passed();
     // SAFETY: only async-signal-safe calls on what was made before.
     unsafe {
         command.pre_exec(move || {
             setsid()?;
-            syscall(SYS_close_range, 3, c_uint::MAX, CLOSE_RANGE_CLOEXEC);
-            Ok(Table::let_through(&passed)?)
+            Ok(table.let_through()?)
         });
     }
     Ok(command.spawn()?.id())
+}
+
+/// (To mark them all by one `close_range` takes Linux 5.11.)
+fn close_all_on_exec() -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
+        let number: Option<RawFd> = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(number) = number.filter(|number| *number > 2) {
+            // SAFETY: used for one system call, which may fail if it was that of the directory, closed by now.
+            let _ = fcntl(unsafe { BorrowedFd::borrow_raw(number) }, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+        }
+    }
+    Ok(())
 }
 
 /// A handle to a process that goes on meaning it.

@@ -216,7 +216,7 @@ mod tests {
         }
 
         fn log(&self, max_size: u64, max_files: u32) -> LogFile {
-            LogFile::open(File::open(&self.0).unwrap().into(), "a", max_size, max_files).unwrap()
+            LogFile::new(File::open(&self.0).unwrap().into(), "a", max_size, max_files).unwrap()
         }
 
         fn path(&self) -> PathBuf {
@@ -239,7 +239,7 @@ mod tests {
         let folder = Folder::new("last");
         let mut log = folder.log(30, 50);
         for number in 1..=40_u64 {
-            log.append(format!("line {number}\n").as_bytes(), number * 1_000_000);
+            log.write(format!("line {number}\n").as_bytes(), number * 1_000_000).unwrap();
         }
         let reader = LogReader::at_end(&folder.path());
         let lines = reader.last(12);
@@ -252,22 +252,22 @@ mod tests {
     fn news_come_whole_once_and_in_order_however_often_it_rotates() {
         let folder = Folder::new("news");
         let mut log = folder.log(50, 1000);
-        log.append(b"old\n", 1);
+        log.write(b"old\n", 1).unwrap();
         let mut reader = LogReader::at_end(&folder.path());
         let mut seen = Vec::new();
         let mut written = Vec::new();
         for number in 0..300 {
             let line = format!("{number:0width$}", width = number % 40 + 1);
-            log.append(format!("{line}\n").as_bytes(), 2 + number as u64);
+            log.write(format!("{line}\n").as_bytes(), 2 + number as u64).unwrap();
             written.push(line);
             if number % 7 == 0 {
                 seen.extend(texts(&reader.news()));
             }
         }
-        log.append(b"no end yet", 1000);
+        log.write(b"no end yet", 1000).unwrap();
         seen.extend(texts(&reader.news()));
         assert_eq!(seen, written);
-        log.append(b"... now\n", 1001);
+        log.write(b"... now\n", 1001).unwrap();
         assert_eq!(texts(&reader.news()), ["no end yet... now"]);
         assert_eq!(reader.news(), []);
     }
@@ -276,10 +276,10 @@ mod tests {
     fn a_reader_that_fell_behind_goes_on_with_what_is_kept() {
         let folder = Folder::new("behind");
         let mut log = folder.log(20, 2);
-        log.append(b"first\n", 1);
+        log.write(b"first\n", 1).unwrap();
         let mut reader = LogReader::at_end(&folder.path());
         for number in 0..100 {
-            log.append(format!("line {number:04}\n").as_bytes(), 2);
+            log.write(format!("line {number:04}\n").as_bytes(), 2).unwrap();
         }
         let seen = texts(&reader.news());
         assert_eq!(seen.last().unwrap(), "line 0099");

@@ -126,7 +126,12 @@ impl Prober {
         }
     }
 
-    async fn ask(&self, spec: &Spec, check: &HealthCheck) -> Result<Option<u16>, Fault> {
+    /// The question of an HTTP check alone: the status of a good answer. The caller sets the deadline, and looks whose
+    /// socket it was.
+    ///
+    /// # Errors
+    /// What is wrong with the answer, in words that are fit for a terminal.
+    pub async fn ask(&self, spec: &Spec, check: &HealthCheck) -> Result<Option<u16>, Fault> {
         let HealthTest::Http { scheme, path, expect_status, headers, body } = &check.test else { return Ok(None) };
         let address = std::net::SocketAddr::new(spec.facts.reachable_host(), spec.facts.port.unwrap_or_default());
         let mut map = HeaderMap::new();
@@ -187,7 +192,7 @@ async fn run(
     fcntl(&read_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|error| broken(error.into()))?;
     let printed = tokio::spawn(last_line(Receiver::from_owned_fd(read_end).map_err(broken)?));
     let tree = match spawner.spawn(move || command(write_end)).await {
-        Ok(tree) => tree,
+        Ok(tree) => Arc::new(tree),
         Err(obstacle) => return Err(Fault::Broken { error: in_words(&obstacle) }),
     };
     let exit = tokio::select! {

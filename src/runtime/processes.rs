@@ -131,9 +131,9 @@ pub fn all() -> Vec<Process> {
     pids.filter_map(Process::read).collect()
 }
 
-/// The children of the process `pid`, zombies too.
+/// The children of a process, zombies too.
 #[must_use]
-pub fn children(pid: u32) -> Vec<u32> {
+pub fn children_of(pid: u32) -> Vec<u32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let mut children = Vec::new();
     for thread in threads.flatten() {
@@ -167,6 +167,14 @@ pub fn command_line(pid: u32) -> String {
 #[must_use]
 pub fn was_started_with(pid: u32, is_meant: impl Fn(&[u8]) -> bool) -> bool {
     fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| environ.split(|byte| *byte == 0).any(is_meant))
+}
+
+/// Whether it writes its standard output or error to the pipe `inode`.
+#[must_use]
+pub fn writes_to_pipe(pid: u32, inode: u64) -> bool {
+    let pipe = format!("pipe:[{inode}]");
+    let is_it = |number| fs::read_link(format!("/proc/{pid}/fd/{number}")).is_ok_and(|to| to.as_os_str() == &*pipe);
+    is_it(1) || is_it(2)
 }
 
 /// The descriptor under which a process holds the socket `inode`.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 use tokio::sync::oneshot;
 use tracing::warn;
 
@@ -119,24 +119,24 @@ impl Spawner {
 
     /// Takes over a process that an earlier supervisor made for the run `label`; `None` if it is gone.
     #[must_use]
-    pub fn adopt(&self, label: &str, identity: Identity) -> Option<Tree> {
+    pub fn adopt(&self, label: &str, identity: Identity, output: u64) -> Option<Tree> {
         let lives = Process::read(identity.pid).is_some_and(|process| process.is_alive());
         let cgroup = self.cgroups.as_ref().and_then(|cgroups| cgroups.existing(label));
         // Not in it: the kernel let no process be born there.
         let cgroup = cgroup.filter(|cgroup| !lives || cgroup.processes().contains(&identity.pid));
-        let tree = Tree::adopt(identity, format!("{}:{label}", self.fleet), cgroup)?;
+        let tree = Tree::adopt(identity, format!("{}:{label}", self.fleet), cgroup, output)?;
         self.known().insert(identity.pid);
         Some(tree)
     }
 
     /// Takes over the process `pid`, which noted its number before its supervisor could; `None` if it is gone.
     #[must_use]
-    pub fn adopt_newborn(&self, label: &str, pid: u32) -> Option<Tree> {
+    pub fn adopt_newborn(&self, label: &str, pid: u32, output: u64) -> Option<Tree> {
         let process = Process::read(pid)?;
         let marker = format!("{MARKER}={}:{label}", self.fleet);
         let is_ours = [std::process::id(), self.keeper.pid()].contains(&process.parent)
             || processes::was_started_with(pid, |entry| entry == marker.as_bytes());
-        is_ours.then(|| self.adopt(label, Identity { pid, start_time: process.start_time }))?
+        is_ours.then(|| self.adopt(label, Identity { pid, start_time: process.start_time }, output))?
     }
 
     /// Ends everything that earlier supervisors left but the runs `adopted`: nothing runs twice.
@@ -154,7 +154,7 @@ impl Spawner {
     /// keeper where their server is the child of a dead supervisor.
     pub fn reap_strangers(&self) {
         let known = self.known();
-        for pid in processes::children(std::process::id()) {
+        for pid in processes::children_of(std::process::id()) {
             if !known.contains(&pid) {
                 let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap_or(0));
                 let _ = nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG));
@@ -171,7 +171,7 @@ impl Spawner {
     #[must_use]
     pub fn strangers(&self) -> Vec<u32> {
         let known = self.known();
-        let mut all = processes::children(std::process::id());
+        let mut all = processes::children_of(std::process::id());
         all.extend(self.keepers_children());
         all.retain(|pid| !known.contains(pid) && Process::read(*pid).is_some_and(|process| process.is_alive()));
         all
@@ -179,9 +179,15 @@ impl Spawner {
 
     /// All but this process, if the keeper made it, and not the other way round.
     fn keepers_children(&self) -> Vec<u32> {
-        let mut children = processes::children(self.keeper.pid());
+        let mut children = processes::children_of(self.keeper.pid());
         children.retain(|pid| *pid != std::process::id());
         children
+    }
+
+    /// The keeper.
+    #[must_use]
+    pub fn keeper_pid(&self) -> u32 {
+        self.keeper.pid()
     }
 
     /// The keeper reaps this child of a dead supervisor.
@@ -213,6 +219,7 @@ fn make(
 ) -> io::Result<Tree> {
     let cgroup = cgroups.and_then(|cgroups| cgroups.make(&job.label).ok());
     let marker = format!("{fleet}:{}", job.label);
+    let pipe = fstat(&job.output)?.st_ino;
     let mut environment: Vec<_> = job.environment.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     environment.push((MARKER.into(), marker.clone().into()));
     let program = Program {
@@ -230,7 +237,7 @@ fn make(
     match give_birth(&program, known) {
         Ok(newborn) => {
             let cgroup = cgroup.filter(|cgroup| newborn.is_in_cgroup || dismiss(cgroup));
-            Ok(Tree::new(newborn, marker, cgroup))
+            Ok(Tree::new(newborn, marker, cgroup, pipe))
         }
         Err(error) => {
             cgroup.as_ref().map(dismiss);

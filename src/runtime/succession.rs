@@ -187,7 +187,7 @@ enum Found {
 
 fn find_run(plan: &Plan, record: &Record, spawner: &Spawner) -> Found {
     let (Some(run), Some(process)) = (record.instance.state.run(), record.process) else { return Found::Nothing };
-    spawner.adopt(&label(plan, run), process).map_or(Found::Gone, Found::Tree)
+    spawner.adopt(&label(plan, run), process, record.output.unwrap_or(0)).map_or(Found::Gone, Found::Tree)
 }
 
 /// Both are dead, and so are their ends of the pipe; the run has its own, and it is open for reading too.

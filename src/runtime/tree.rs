@@ -1,13 +1,14 @@
 //! The processes of one run: its first one, everything that descends from it, and how all of them are ended.
 //!
-//! With a cgroup, membership is exact. Without, four signs are followed: process group, session, descent, and the marker
-//! in the environment; what a dead parent leaves comes to this process, which is a subreaper.
+//! With a cgroup, membership is exact. Without, five signs are followed: process group, session, descent, the marker in
+//! the environment, and the pipe of the run's output; what a dead parent leaves comes to this process, a subreaper.
 //!
 //! The first process is a child of this supervisor, or of one that died before it: then it is the keeper's child, or
 //! after the death of both nobody's that we know. What differs is how its end is learned and who reaps it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use nix::sys::signal::{Signal as Number, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use rustix::process::pidfd_send_signal;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::birth::Newborn;
@@ -30,6 +32,9 @@ use crate::model::{Exit, Signal};
 /// How long killed processes may take to go before they are called survivors.
 const SWEEP_DEADLINE: Duration = Duration::from_secs(3);
 
+/// How many rounds whoever forks away is chased before other work gets its turn.
+const CHASES: u32 = 20;
+
 /// The processes of one run.
 #[derive(Debug)]
 pub struct Tree {
@@ -37,6 +42,8 @@ pub struct Tree {
     pidfd: OwnedFd,
     marker: String,
     cgroup: Option<Cgroup>,
+    /// The inode of the pipe that it writes to: no other run was given that pipe.
+    output: u64,
     /// The first process was taken note of.
     reaped: AtomicBool,
     /// Its process group is empty: from now on the number may belong to somebody else.
@@ -45,23 +52,23 @@ pub struct Tree {
 
 impl Tree {
     /// Of a child that was just made, and that nobody has reaped.
-    pub(super) fn new(newborn: Newborn, marker: String, cgroup: Option<Cgroup>) -> Self {
+    pub(super) fn new(newborn: Newborn, marker: String, cgroup: Option<Cgroup>, output: u64) -> Self {
         let Newborn { pid, pidfd, .. } = newborn;
         // A child that nobody has reaped is there, if only as a zombie.
         let start_time = Process::read(pid).map_or(0, |process| process.start_time);
-        Self::of(Identity { pid, start_time }, pidfd, marker, cgroup)
+        Self::of(Identity { pid, start_time }, pidfd, marker, cgroup, output)
     }
 
     /// Of a process that an earlier supervisor made, alive or not yet reaped. `None` if it is gone, or if its number
     /// means another process by now.
-    pub(super) fn adopt(identity: Identity, marker: String, cgroup: Option<Cgroup>) -> Option<Self> {
+    pub(super) fn adopt(identity: Identity, marker: String, cgroup: Option<Cgroup>, output: u64) -> Option<Self> {
         let process = Process::read(identity.pid).filter(|process| process.start_time == identity.start_time)?;
-        Some(Self::of(identity, process.pin()?, marker, cgroup))
+        Some(Self::of(identity, process.pin()?, marker, cgroup, output))
     }
 
-    fn of(identity: Identity, pidfd: OwnedFd, marker: String, cgroup: Option<Cgroup>) -> Self {
+    fn of(identity: Identity, pidfd: OwnedFd, marker: String, cgroup: Option<Cgroup>, output: u64) -> Self {
         let (reaped, group_is_gone) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { identity, pidfd, marker, cgroup, reaped, group_is_gone }
+        Self { identity, pidfd, marker, cgroup, output, reaped, group_is_gone }
     }
 
     /// The first process.
@@ -118,18 +125,19 @@ impl Tree {
     }
 
     /// The first process has ended: ends what else there is, reaps, and looks until nothing is left or the time is up.
-    pub async fn sweep(&self, spawner: &Spawner) -> Vec<Survivor> {
+    pub async fn sweep(self: &Arc<Self>, spawner: &Spawner) -> Vec<Survivor> {
         let mut pause = Duration::from_millis(1);
         let mut waited = Duration::ZERO;
         loop {
-            let left = self.clear_once(spawner);
-            if left.is_empty() {
+            // To look through all processes takes long where there are many; checks of others are not to wait for that.
+            let (tree, with) = (Arc::clone(self), spawner.clone());
+            let Ok(Some(left)) = spawn_blocking(move || tree.clear_once(&with)).await else {
                 if let Some(cgroup) = &self.cgroup {
                     cgroup.remove();
                 }
                 return Vec::new();
-            }
-            if waited >= SWEEP_DEADLINE {
+            };
+            if waited >= SWEEP_DEADLINE && !left.is_empty() {
                 return left.iter().map(survivor).collect();
             }
             sleep(pause).await;
@@ -138,28 +146,60 @@ impl Tree {
         }
     }
 
-    /// One round: kill, reap, and look again. The group is signalled while its unreaped leader keeps the number ours.
-    fn clear_once(&self, spawner: &Spawner) -> Vec<Process> {
+    /// One round: kill, reap, and look again. `None` once nothing is left, else whom it saw. The group is signalled while
+    /// its unreaped leader keeps the number ours.
+    fn clear_once(&self, spawner: &Spawner) -> Option<Vec<Process>> {
         if !self.is_reaped() {
             self.reap(spawner);
         }
         if let Some(cgroup) = &self.cgroup {
             if !cgroup.is_populated() {
-                return Vec::new();
+                return None;
             }
             cgroup.kill();
-            return cgroup.processes().into_iter().filter_map(Process::read).filter(Process::is_alive).collect();
+            return Some(cgroup.processes().into_iter().filter_map(Process::read).filter(Process::is_alive).collect());
         }
         // The number stays reserved as long as the group has a member; once it is empty, it may mean anybody.
         if !self.group_is_gone.load(Ordering::Acquire) && killpg(self.group(), Number::SIGKILL) == Err(Errno::ESRCH) {
             self.group_is_gone.store(true, Ordering::Release);
         }
         if self.group_is_gone.load(Ordering::Acquire) && spawner.strangers().is_empty() {
-            return Vec::new();
+            return None;
+        }
+        if let Some(left) = self.chase(spawner) {
+            return Some(left);
         }
         let left = self.search();
         left.iter().for_each(kill_pinned);
-        left
+        (!left.is_empty()).then_some(left)
+    }
+
+    /// Kills the orphans of the run as it finds them. Whoever forks and ends again and again is gone before all processes
+    /// are looked through; but each time its parent ends it becomes our child, and those are few. `None` once each orphan
+    /// was seen alive and without a sign (one that vanished before may have left another), else whom it saw.
+    fn chase(&self, spawner: &Spawner) -> Option<Vec<Process>> {
+        let mut seen = Vec::new();
+        for _ in 0..CHASES {
+            spawner.reap_strangers();
+            let (mut is_settled, mut left) = (true, Vec::new());
+            for orphan in spawner.strangers() {
+                let Some(process) = Process::read(orphan).filter(Process::is_alive) else {
+                    is_settled = false;
+                    continue;
+                };
+                if self.shows_a_sign(&process) {
+                    kill_family(&process, spawner.keeper_pid());
+                    left.push(process);
+                } else {
+                    is_settled &= Process::read(orphan).is_some_and(|now| now.is_alive());
+                }
+            }
+            if is_settled && left.is_empty() {
+                return None;
+            }
+            seen = left;
+        }
+        Some(seen)
     }
 
     /// Kills the group, and takes note of the first process if it has ended.
@@ -189,21 +229,10 @@ impl Tree {
         self.reaped.load(Ordering::Acquire)
     }
 
-    /// The living processes that show one of the four signs.
+    /// The living processes that show one of the five signs.
     fn search(&self) -> Vec<Process> {
         let all: Vec<_> = processes::all().into_iter().filter(Process::is_alive).collect();
-        let me = std::process::id();
-        let marker = format!("{MARKER}={}", self.marker);
-        let number = (!self.group_is_gone.load(Ordering::Acquire)).then_some(self.pid());
-        let mut mine: HashSet<u32> = all
-            .iter()
-            .filter(|p| p.pid != me && p.parent != 2)
-            .filter(|p| {
-                [p.pid, p.group, p.session].map(Some).contains(&number)
-                    || processes::was_started_with(p.pid, |entry| entry == marker.as_bytes())
-            })
-            .map(|p| p.pid)
-            .collect();
+        let mut mine: HashSet<u32> = all.iter().filter(|p| self.shows_a_sign(p)).map(|p| p.pid).collect();
         let parents: HashMap<u32, u32> = all.iter().map(|p| (p.pid, p.parent)).collect();
         for process in &all {
             let mut line = vec![process.pid];
@@ -215,6 +244,19 @@ impl Tree {
             }
         }
         all.into_iter().filter(|p| mine.contains(&p.pid)).collect()
+    }
+
+    fn shows_a_sign(&self, process: &Process) -> bool {
+        let me = std::process::id();
+        if process.pid == me || process.parent == 2 {
+            return false;
+        }
+        let number = (!self.group_is_gone.load(Ordering::Acquire)).then_some(self.pid());
+        let marker = format!("{MARKER}={}", self.marker);
+        [process.pid, process.group, process.session].map(Some).contains(&number)
+            || processes::was_started_with(process.pid, |entry| entry == marker.as_bytes())
+            // Only orphans: anybody may open a pipe through /proc and write to it, and is no part of the run.
+            || process.parent == me && processes::writes_to_pipe(process.pid, self.output)
     }
 
     /// The living processes of the run.
@@ -231,6 +273,22 @@ impl Tree {
 fn kill_pinned(process: &Process) {
     if let Some(pidfd) = process.pin() {
         let _ = pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+    }
+}
+
+/// Kills an orphan with its group, which nobody escapes by forking and which holds only what descends from runs; and its
+/// children, who would show no sign any more if they had none of their own.
+fn kill_family(orphan: &Process, keeper: u32) {
+    let children = processes::children_of(orphan.pid);
+    if let Some(group) = i32::try_from(orphan.group).ok().filter(|group| *group > 1) {
+        let _ = killpg(Pid::from_raw(group), Number::SIGKILL);
+    }
+    kill_pinned(orphan);
+    for child in children.into_iter().filter_map(Process::read) {
+        // By now a child of ours or of the keeper's; whoever has that number and is not was never its child.
+        if [orphan.pid, keeper, std::process::id()].contains(&child.parent) {
+            kill_family(&child, keeper);
+        }
     }
 }
 

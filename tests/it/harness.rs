@@ -280,13 +280,17 @@ impl Fleet {
 
     /// Starts `laneway` on a terminal of its own, as its controlling one.
     pub fn spawn_on_terminal(&self, arguments: &[&str]) -> Attached {
+        Self::spawn_command_on_terminal(self.command(arguments))
+    }
+
+    /// Starts a prepared command on a terminal of its own, as its controlling one.
+    pub fn spawn_command_on_terminal(mut command: Command) -> Attached {
         // Closed on exec, unlike what openpty gives: another test's processes would keep the terminal open.
         let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname_r(&master).unwrap();
         let slave = File::options().read(true).write(true).custom_flags(nix::libc::O_NOCTTY).open(name).unwrap();
-        let mut command = self.command(arguments);
         command.env("TERM", "xterm-256color");
         command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
         // SAFETY: two system calls between fork and exec.

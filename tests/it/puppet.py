@@ -10,6 +10,7 @@ It listens on HOST:PORT of its environment. What it does by itself stands in PUP
     body=TEXT         answers /health/ with this text           flood=N           prints N numbered lines at its start
     say=TEXT          prints TEXT at its start                  last=TEXT         prints TEXT without line end when it crashes
     daemon=KIND       leaves a process behind, see `daemon`     leader-ends=MS    the first process ends after MS milliseconds
+    uid=N             becomes user N once it listens
 
 What it does when asked (GET):
 
@@ -19,9 +20,12 @@ What it does when asked (GET):
     /freeze           stops itself (SIGSTOP)                    /daemon?KIND      leaves a process behind, answers its pid
     /listen?PORT      listens there too                         /access?TEXT      writes TEXT into the access log
     /count            how many lines it was asked to print so far
+    /bomb?N:MS        N processes that fork away every MS ms     /spin?N           N busy loops, for at most 20 s
+    /pid              its pid                               /line             answers each line with its pid, for ever
 
 A daemon is forked twice, in its own session, and minds no SIGTERM. KIND: `plain`, `port` (keeps the listening socket),
-`bare` (another program, with an empty environment).
+`bare` (another program, with an empty environment), `silent` (the same, and its output goes nowhere), `uid` (becomes
+nobody), `stopped` (by SIGSTOP).
 """
 
 import os
@@ -72,8 +76,16 @@ def daemon(kind, listeners):
                 listener.close()
         os.write(writer, str(os.getpid()).encode())
         os.close(writer)
-        if kind == "bare":
+        if kind == "silent":
+            nowhere = os.open("/dev/null", os.O_RDWR)
+            for number in range(3):
+                os.dup2(nowhere, number)
+        if kind in ("bare", "silent"):
             os.execve("/bin/sleep", ["sleep", "1000"], {})
+        if kind == "uid":
+            os.setresuid(65534, 65534, 65534)
+        if kind == "stopped":
+            os.kill(os.getpid(), signal.SIGSTOP)
         while True:
             time.sleep(1000)
     os.close(writer)
@@ -81,6 +93,38 @@ def daemon(kind, listeners):
     pid = os.read(reader, 20)
     os.close(reader)
     return pid.decode()
+
+
+def bomb(count, pause):
+    """Processes in sessions of their own, each of which hands on to a child and ends, so that none lives long enough to
+    be found by its number. They begin together; niced, so that the machine goes on, and ending by themselves, so that a
+    failed test does not keep it.
+    """
+    end = time.monotonic() + 12
+    reader, writer = os.pipe()
+    for _ in range(count):
+        if os.fork() == 0:
+            os.close(writer)
+            os.setsid()
+            os.nice(19)
+            os.read(reader, 1)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            while time.monotonic() < end:
+                time.sleep(pause)
+                if os.fork() != 0:
+                    os._exit(0)
+            os._exit(0)
+    os.close(reader)
+    os.close(writer)
+
+
+def spin(count):
+    end = time.monotonic() + 20
+    for _ in range(count):
+        if os.fork() == 0:
+            while time.monotonic() < end:
+                pass
+            os._exit(0)
 
 
 def limits():
@@ -145,6 +189,12 @@ def answer(connection, listeners):
             body = WORDS.get("body", "healthy") + "\n"
             if "location" in WORDS:
                 more = "Location: %s\r\n" % WORDS["location"]
+        elif path == "/pid":
+            body = str(os.getpid())
+        elif path == "/line":
+            for _ in connection.makefile("rb"):
+                connection.sendall(b"%d\n" % os.getpid())
+            return
         elif path == "/self":
             body = about_self()
         elif path == "/hang":
@@ -161,6 +211,11 @@ def answer(connection, listeners):
             after = lambda: os.kill(os.getpid(), signal.SIGSTOP)
         elif path == "/daemon":
             body = daemon(query, listeners)
+        elif path == "/bomb":
+            count, pause = query.split(":")
+            bomb(int(count), int(pause) / 1000)
+        elif path == "/spin":
+            spin(int(query))
         elif path == "/listen":
             listeners.append(listen(int(query)))
             serve(listeners[-1], listeners)
@@ -229,6 +284,8 @@ def main():
     if port and "never-listen" not in WORDS:
         listeners.append(listen(int(port)))
         serve(listeners[0], listeners)
+    if "uid" in WORDS:
+        os.setresuid(*[int(WORDS["uid"])] * 3)
     if "daemon" in WORDS:
         daemon(WORDS["daemon"], listeners)
     if "leader-ends" in WORDS:

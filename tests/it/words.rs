@@ -2,8 +2,22 @@
 
 use crate::harness::Fleet;
 
-const VERBS: [&str; 12] =
-    ["up", "down", "start", "stop", "restart", "status", "why", "logs", "env", "exec", "config", "check"];
+const VERBS: [&str; 14] = [
+    "up",
+    "down",
+    "start",
+    "stop",
+    "restart",
+    "status",
+    "why",
+    "logs",
+    "env",
+    "exec",
+    "config",
+    "check",
+    "install-service",
+    "uninstall-service",
+];
 
 fn fleet() -> Fleet {
     Fleet::new("a: {port: $0}\ntop:presets: {start-chat: [a]}")

@@ -322,6 +322,25 @@ fn bombs_are_refused_quickly() {
     }
 }
 
+#[test]
+fn what_comes_out_of_a_variable_is_not_repeated_for_it_may_be_a_secret() {
+    let keys = ["port", "host", "restart", "stop_grace_period", "stop_signal", "lane", "framework", "command"];
+    for key in keys {
+        let scratch = Scratch::with(&format!("instances: {{web: {{command: [x], {key}: \"${{CALLER}}\"}}}}"));
+        let said = scratch.problems();
+        assert!(said.contains(key) && !said.contains("from the caller"), "{said}");
+    }
+}
+
+#[test]
+fn a_message_steers_no_terminal_and_has_an_end() {
+    let said = Scratch::with("instances: {web: {command: [x], port: \"\\e[31m\\u202e\"}}").problems();
+    assert!(said.contains("not `\\u{1b}[31m\\u{202e}`\n  hint: without quotes: \\u{1b}[31m"), "{said}");
+    let said =
+        Scratch::with(&format!("instances: {{web: {{command: [x], port: {}}}}}", "9".repeat(100_000))).problems();
+    assert!(said.contains("999...") && said.len() < 2000, "{} bytes", said.len());
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(400))]
     #[test]
