@@ -189,7 +189,8 @@ impl Story {
             }
             Happening::SupervisorStarts { keeper } => {
                 if self.world.keeper == Some(*keeper) {
-                    return self.supervisor_starts(*keeper, After::Supervisor);
+                    let after = if self.world.is_kept { After::Supervisor } else { After::Both };
+                    return self.supervisor_starts(*keeper, after);
                 }
             }
             Happening::Up => return self.up(),

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::super::{
-    Action, Fleet, Goal, Health, Instance, InstanceId, Request, Run, Stage, Starting, State, Stopping, Sweeping, Trouble, Waiting,
+    Action, Event, Exit, Fleet, Goal, Health, Instance, InstanceId, Request, Run, Stage, Starting, State, Stopping, Sweeping, Trouble, Waiting,
 };
 use super::supervisor::Supervisor;
 use super::world::{Happening, Record, World};
@@ -41,6 +41,15 @@ pub(super) fn about_replies(world: &mut World, fleet: &Fleet, actions: &[Action]
                 world.broke(format!("{id:?} is stopped, and {left:?} are left of it"));
             }
         }
+    }
+}
+
+/// How a run ended is known, unless its process was nobody's child that we know.
+pub(super) fn about_an_exit(world: &mut World, fleet: &Fleet, event: &Event) {
+    let Event::Exited { run, exit: Exit::Unknown } = event else { return };
+    let was_sought = matches!(fleet.instance(run.instance).state, State::Starting(_) | State::Running { .. });
+    if was_sought && fleet.instance(run.instance).state.run() == Some(*run) && !world.orphans.contains(run) {
+        world.broke(format!("nobody knows how {run} ended, though keeper and supervisor never died both"));
     }
 }
 

@@ -46,6 +46,8 @@ pub(super) struct Supervisor {
     trees: BTreeMap<Run, Tree>,
     /// First processes: to be reaped by their run, and by nobody else.
     known: BTreeSet<u32>,
+    /// First processes whose end is waited for.
+    waiters: BTreeMap<Run, u32>,
     /// Runs that are being made, or of which it is being found out whether they were.
     pub(super) expected: BTreeSet<Run>,
     pub(super) probing: BTreeSet<Run>,
@@ -74,16 +76,12 @@ impl Supervisor {
             After::Supervisor => world.shared.clone(),
             After::Both => world.disk.clone(),
         };
-        if after == After::Both {
-            world.births.fill((0, 0));
-            world.shared.instances.fill(None);
-            world.shared.memory = Memory::default();
-        }
         let mut supervisor = Self {
             pid,
             fleet: Fleet::new(world.plan.clone(), seed),
             trees: BTreeMap::new(),
             known: BTreeSet::new(),
+            waiters: BTreeMap::new(),
             expected: BTreeSet::new(),
             probing: BTreeSet::new(),
             memory: Memory::default(),
@@ -121,8 +119,12 @@ impl Supervisor {
             let held = instance.held;
             instances.push(if goes_on { instance } else { Instance::at_rest(held) });
         }
-        supervisor.clear_leftovers(world, &adopted);
+        Self::clear_leftovers(world, &adopted);
         let memory = if after == After::Supervisor { recorded.memory } else { Memory::default() };
+        if after == After::Both {
+            world.pass(Moment::Started)?;
+            supervisor.keep(world, &instances);
+        }
         supervisor.fleet = Fleet::restore(world.plan.clone(), seed, instances, memory);
         let actions = supervisor.fleet.resume(world.now);
         supervisor.save(world)?;
@@ -132,21 +134,35 @@ impl Supervisor {
         Ok(supervisor)
     }
 
+    /// The memory that both hold is complete before the keeper has it.
+    fn keep(&mut self, world: &mut World, instances: &[Instance]) {
+        world.births.fill((0, 0));
+        world.shared.memory = Memory::default();
+        for (index, instance) in instances.iter().enumerate() {
+            let record = self.record(instance.clone());
+            world.shared.instances[index] = Some(record.clone());
+            self.unwritten.instances.insert(index, record);
+        }
+        world.is_kept = true;
+        self.write(world);
+    }
+
+    fn record(&self, instance: Instance) -> Record {
+        let process = instance.state.run().and_then(|run| self.trees.get(&run)).map(|tree| tree.pid);
+        Record { instance, process }
+    }
+
     /// Everything of earlier supervisors but the adopted runs is killed, and waited for.
-    fn clear_leftovers(&self, world: &mut World, adopted: &BTreeSet<Run>) {
+    fn clear_leftovers(world: &mut World, adopted: &BTreeSet<Run>) {
         for pid in world.living(|process| !adopted.contains(&process.run)) {
-            world.kill_process(pid);
-            if world.processes[&pid].conduct.dying < 3000 {
-                world.dies(pid, Exit::Unknown);
-            } else if let Some(process) = world.processes.get_mut(&pid) {
-                process.is_left = true;
-            }
+            world.end_leftover(pid);
         }
     }
 
     fn live(&mut self, world: &mut World, run: Run, pid: u32) {
         self.trees.insert(run, Tree { pid, is_reaped: false });
         self.known.insert(pid);
+        self.waiters.insert(run, pid);
         if !world.is_alive(pid) {
             world.soon(0, 2, Happening::Noticed { supervisor: self.pid, run });
         }
@@ -178,12 +194,15 @@ impl Supervisor {
     fn take(&mut self, world: &mut World, fact: Fact) -> Result<Vec<Action>, Killed> {
         match fact {
             Fact::Event(event) => {
-                if let Event::Swept { run, left } = &event
-                    && left.is_empty()
-                {
-                    self.trees.remove(run);
+                let swept = match &event {
+                    Event::Swept { run, left } if left.is_empty() => Some(*run),
+                    _ => None,
+                };
+                let actions = self.step(world, event)?;
+                if let Some(run) = swept.filter(|run| self.fleet.instance(run.instance).state.run() != Some(*run)) {
+                    self.trees.remove(&run);
                 }
-                self.step(world, event)
+                Ok(actions)
             }
             Fact::Born(run, pid) => {
                 self.live(world, run, pid);
@@ -199,6 +218,7 @@ impl Supervisor {
         if let Event::Spawned { run, .. } | Event::NotSpawned { run, .. } | Event::Unborn { run } = &event {
             self.expected.remove(run);
         }
+        promises::about_an_exit(world, &self.fleet, &event);
         let is_alarm = event == Event::DeadlinePassed;
         let actions = self.fleet.step(event, world.now);
         if is_alarm && self.fleet.next_deadline().is_some_and(|next| next <= world.now) {
@@ -212,9 +232,7 @@ impl Supervisor {
     fn save(&mut self, world: &mut World) -> Result<(), Killed> {
         for id in self.fleet.take_unsaved() {
             world.pass(Moment::Record)?;
-            let instance = self.fleet.instance(id).clone();
-            let process = instance.state.run().and_then(|run| self.trees.get(&run)).map(|tree| tree.pid);
-            let record = Record { instance, process };
+            let record = self.record(self.fleet.instance(id).clone());
             promises::about_a_record(world, id, &record);
             world.shared.instances[id.index()] = Some(record.clone());
             self.unwritten.instances.insert(id.index(), record);
@@ -340,10 +358,10 @@ impl Supervisor {
     fn recall(&mut self, world: &mut World, run: Run, since: Mono) -> Result<Vec<Action>, Killed> {
         let (generation, pid) = world.births[run.instance.index()];
         if generation == run.generation && pid != 0 {
-            let newborn = world.processes.get(&pid);
-            let is_ours =
-                newborn.is_some_and(|p| p.is_marked || [Some(self.pid), world.keeper].contains(&Some(p.parent)));
-            if !is_ours {
+            if !world.processes.contains_key(&pid) {
+                for pid in world.living_of(run) {
+                    world.end_leftover(pid);
+                }
                 let mut actions = self.step(world, Event::Spawned { run, pid })?;
                 actions.extend(self.step(world, Event::Exited { run, exit: Exit::Unknown })?);
                 return Ok(actions);
@@ -446,9 +464,10 @@ impl Supervisor {
             Happening::Job { run, work, .. } => self.job(world, run, work),
             Happening::Noticed { run, .. } => {
                 world.pass(Moment::Noticed)?;
-                let Some(tree) = self.trees.get(&run) else { return Ok(()) };
-                let exit = world.processes.get(&tree.pid).map_or(Some(Exit::Unknown), |process| process.zombie);
+                let Some(pid) = self.waiters.get(&run).copied() else { return Ok(()) };
+                let exit = world.processes.get(&pid).map_or(Some(Exit::Unknown), |process| process.zombie);
                 if let Some(exit) = exit {
+                    self.waiters.remove(&run);
                     self.inbox.push_back(Fact::Event(Event::Exited { run, exit }));
                 }
                 self.work(world)

@@ -152,6 +152,10 @@ pub(super) struct World {
     pub(super) keeper: Option<u32>,
     pub(super) supervisor: Option<u32>,
     pub(super) shared: Records,
+    /// The keeper of today has the records.
+    pub(super) is_kept: bool,
+    /// Runs with a process that was left to the first process of the machine.
+    pub(super) orphans: BTreeSet<Run>,
     /// Which run each instance's last birth note is for, and who was born.
     pub(super) births: Vec<(u64, u32)>,
     pub(super) disk: Records,
@@ -185,6 +189,8 @@ impl World {
             keeper: None,
             supervisor: None,
             shared: Records { memory: Memory::default(), instances: vec![None; count] },
+            is_kept: false,
+            orphans: BTreeSet::new(),
             births: vec![(0, 0); count],
             disk: Records { memory: Memory::default(), instances: vec![None; count] },
             disk_hangs_until: Mono::default(),
@@ -316,6 +322,7 @@ impl World {
         if self.is_pending(|happening| matches!(happening, Happening::Up)) {
             return;
         }
+        self.is_kept = false;
         self.tell(|| "both are dead".to_owned());
         let known: BTreeSet<u32> = (self.shared.instances.iter().flatten())
             .filter(|record| self.disk.instances.contains(&Some((*record).clone())))
@@ -356,6 +363,9 @@ impl World {
     fn give(&mut self, pid: u32, parent: u32) {
         if let Some(process) = self.processes.get_mut(&pid) {
             process.parent = parent;
+            if parent == INIT {
+                self.orphans.insert(process.run);
+            }
             if parent == INIT && process.zombie.is_some() {
                 self.processes.remove(&pid);
             }
@@ -501,6 +511,16 @@ impl World {
         let dying = self.processes[&pid].conduct.dying;
         let exit = Exit::Signal { signal: Signal::KILL, core: false };
         self.soon(0, dying, Happening::Dies { pid, exit });
+    }
+
+    /// A successor ends what nobody knows any more, and waits for it: not for ever.
+    pub(super) fn end_leftover(&mut self, pid: u32) {
+        self.kill_process(pid);
+        if self.processes[&pid].conduct.dying < 3000 {
+            self.dies(pid, Exit::Unknown);
+        } else if let Some(process) = self.processes.get_mut(&pid) {
+            process.is_left = true;
+        }
     }
 
     /// A healthy server is ended because a person wants it so, and for no other reason.
