@@ -333,8 +333,12 @@ impl Story {
     fn calm(&mut self) {
         self.world.is_calm = true;
         self.world.disarm();
-        self.world.tell(|| "from now on nothing breaks".to_owned());
         self.world.obstacle_until = self.world.now;
+        if self.supervisor.is_none() || self.world.is_pending(|it| matches!(it, Happening::Asks(_))) {
+            self.world.soon(50, 100, Happening::Calm);
+            return;
+        }
+        self.world.tell(|| "from now on nothing breaks".to_owned());
         let who = self.world.ids();
         self.world.after(Duration::from_secs(60), Happening::AllIsWell);
         // What began in bad times would go on with them.
@@ -398,5 +402,6 @@ fn no_kill_of_laneway_breaks_a_promise() {
     let mut again = Story::new(*seed, true);
     let _ = again.run();
     let list: String = broken.iter().map(|(seed, promise)| format!("  LANEWAY_SIM_SEED={seed}: {promise}\n")).collect();
-    panic!("the story of seed {seed}:\n{}broken promises in {told} stories:\n{list}", again.world.story());
+    let lines = if told == 1 { usize::MAX } else { 60 };
+    panic!("the story of seed {seed}:\n{}broken promises in {told} stories:\n{list}", again.world.story(lines));
 }

@@ -3,7 +3,7 @@
 //! Knows nothing of the machine but the words for runs and exits. `supervisor` acts on it and learns of it as the real
 //! one does; `story` moves time.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -170,7 +170,7 @@ pub(super) struct World {
     pub(super) wished_away: Vec<Option<(Mono, Option<Run>)>>,
     pub(super) broken: Option<String>,
     /// What happened, if anybody wants to know.
-    story: Option<VecDeque<String>>,
+    story: Option<Vec<String>>,
 }
 
 impl World {
@@ -200,7 +200,7 @@ impl World {
             kills: 0,
             wished_away: vec![None; count],
             broken: None,
-            story: is_told.then(VecDeque::new),
+            story: is_told.then(Vec::new),
             plan,
         }
     }
@@ -209,15 +209,14 @@ impl World {
     pub(super) fn tell(&mut self, line: impl FnOnce() -> String) {
         let now = self.now;
         if let Some(story) = &mut self.story {
-            if story.len() >= 120 {
-                story.pop_front();
-            }
-            story.push_back(format!("{now} {}", brief(&line())));
+            story.push(format!("{now} {}", brief(&line())));
         }
     }
 
-    pub(super) fn story(&self) -> String {
-        self.story.iter().flatten().map(|line| format!("    {line}\n")).collect()
+    /// The last so many lines of the story.
+    pub(super) fn story(&self, lines: usize) -> String {
+        let all = self.story.as_deref().unwrap_or_default();
+        all[all.len().saturating_sub(lines)..].iter().map(|line| format!("    {line}\n")).collect()
     }
 
     /// Notes the first promise that was broken.
@@ -419,6 +418,8 @@ impl World {
             return false;
         };
         if is_refused {
+            // It takes back what it noted: it never became anything.
+            self.births[process.run.instance.index()].1 = 0;
             self.dies(pid, Exit::Code(127));
             return false;
         }
