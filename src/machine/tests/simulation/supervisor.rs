@@ -46,6 +46,8 @@ pub(super) struct Supervisor {
     trees: BTreeMap<Run, Tree>,
     /// First processes: to be reaped by their run, and by nobody else.
     known: BTreeSet<u32>,
+    /// Runs of which it is being found out whether they were born; until that is known nobody is a stranger.
+    recalled: BTreeSet<Run>,
     /// First processes whose end is waited for.
     waiters: BTreeMap<Run, u32>,
     /// Runs that are being made, or of which it is being found out whether they were.
@@ -81,6 +83,7 @@ impl Supervisor {
             fleet: Fleet::new(world.plan.clone(), seed),
             trees: BTreeMap::new(),
             known: BTreeSet::new(),
+            recalled: BTreeSet::new(),
             waiters: BTreeMap::new(),
             expected: BTreeSet::new(),
             probing: BTreeSet::new(),
@@ -209,7 +212,11 @@ impl Supervisor {
                 self.reap_strangers(world)?;
                 self.step(world, Event::Spawned { run, pid })
             }
-            Fact::Recall(run, since) => self.recall(world, run, since),
+            Fact::Recall(run, since) => {
+                let actions = self.recall(world, run, since)?;
+                self.reap_strangers(world)?;
+                Ok(actions)
+            }
         }
     }
 
@@ -278,6 +285,7 @@ impl Supervisor {
                 Action::Spawn { run, work } => self.spawn(world, run, work),
                 Action::Recall { run } => {
                     self.expected.insert(run);
+                    self.recalled.insert(run);
                     self.inbox.push_back(Fact::Recall(run, world.now));
                 }
                 Action::Signal { run, .. } => {
@@ -358,6 +366,7 @@ impl Supervisor {
     fn recall(&mut self, world: &mut World, run: Run, since: Mono) -> Result<Vec<Action>, Killed> {
         let (generation, pid) = world.births[run.instance.index()];
         if generation == run.generation && pid != 0 {
+            self.recalled.remove(&run);
             if !world.processes.contains_key(&pid) {
                 for pid in world.living_of(run) {
                     world.end_leftover(pid);
@@ -374,6 +383,7 @@ impl Supervisor {
             world.after(LOOK_AGAIN, Happening::Recalls { supervisor: self.pid, run, since });
             return Ok(Vec::new());
         }
+        self.recalled.remove(&run);
         self.step(world, Event::Unborn { run })
     }
 
@@ -444,6 +454,9 @@ impl Supervisor {
 
     /// Reaps what is no run's first process: orphans of servers.
     fn reap_strangers(&mut self, world: &mut World) -> Result<(), Killed> {
+        if !self.recalled.is_empty() {
+            return Ok(());
+        }
         for pid in world.zombies_of(self.pid) {
             if !self.known.contains(&pid) {
                 world.reap(pid, self.pid);
