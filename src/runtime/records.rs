@@ -86,7 +86,8 @@ pub struct Records {
 }
 
 impl Records {
-    /// New ones, with nothing in them.
+    /// New ones, with nothing in them. What stands on the disk stays there until it is replaced: this supervisor may die
+    /// before the next one can find anything else.
     ///
     /// # Errors
     /// When the system has no memory to give.
@@ -96,12 +97,17 @@ impl Records {
         header[..MAGIC.len()].copy_from_slice(MAGIC);
         header[MAGIC.len()..].copy_from_slice(&boot_id());
         memory.write_all_at(&header, 0)?;
+        let mut numbers = BTreeMap::new();
         if let Some(disk) = &disk {
-            // What an earlier pair knew was read before, or is of no use.
-            let emptied = disk.set_len(0).and_then(|()| disk.write_all_at(&header, 0));
-            emptied.unwrap_or_else(|error| warn!("the records cannot be written: {error}"));
+            let mut before = [0; MAGIC.len() + BOOT_ID];
+            if disk.read_exact_at(&mut before, 0).is_ok() && before == header {
+                numbers = newest_numbers(disk);
+            } else {
+                let emptied = disk.set_len(0).and_then(|()| disk.write_all_at(&header, 0));
+                emptied.unwrap_or_else(|error| warn!("the records cannot be written: {error}"));
+            }
         }
-        Ok(Self { memory, mirror: disk.map(Mirror::start).transpose()?, numbers: BTreeMap::new() })
+        Ok(Self { memory, mirror: disk.map(Mirror::start).transpose()?, numbers })
     }
 
     /// Those of an earlier supervisor, in memory that it left.
@@ -110,11 +116,7 @@ impl Records {
     /// When the system has no thread to give.
     pub fn inherit(memory: OwnedFd, disk: Option<File>) -> io::Result<Self> {
         let memory = File::from(memory);
-        let mut numbers = BTreeMap::new();
-        for (place, half) in places(&memory) {
-            let newest = [0, 1].into_iter().filter_map(|which| read_half(&memory, place, half, which)).max();
-            numbers.insert(place, newest.map_or(0, |(number, _)| number));
-        }
+        let numbers = newest_numbers(&memory);
         Ok(Self { memory, mirror: disk.map(Mirror::start).transpose()?, numbers })
     }
 
@@ -226,6 +228,15 @@ fn places(file: &File) -> Vec<(u64, usize)> {
 
 fn place_of(id: InstanceId) -> u64 {
     INSTANCES.0 + u64::from(id.0) * INSTANCES.1
+}
+
+/// How often each record was written, by its place.
+fn newest_numbers(file: &File) -> BTreeMap<u64, u64> {
+    let newest = |(place, half)| {
+        let numbers = [0, 1].into_iter().filter_map(|which| read_half(file, place, half, which));
+        (place, numbers.map(|(number, _)| number).max().unwrap_or(0))
+    };
+    places(file).into_iter().map(newest).collect()
 }
 
 /// The younger of the two halves that is whole and understood.

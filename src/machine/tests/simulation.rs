@@ -140,7 +140,7 @@ impl Story {
             Happening::Fault(fault) => self.breaks(*fault),
             Happening::NewRequest => self.new_request(None),
             Happening::Asks(id) => return self.asks(*id),
-            Happening::Replies { supervisor, id, .. } => {
+            Happening::Replies { supervisor, id } => {
                 if self.world.supervisor == Some(*supervisor) {
                     self.answered(*id);
                 }
@@ -154,7 +154,7 @@ impl Story {
                 let maker = self.world.processes.get(pid).map(|process| process.parent);
                 match &mut self.supervisor {
                     Some(supervisor) if maker == Some(supervisor.pid) => {
-                        return supervisor.happens(&mut self.world, happening);
+                        return supervisor.happens(&mut self.world, &happening);
                     }
                     Some(_) | None => {
                         self.world.execs(*pid);
@@ -165,7 +165,7 @@ impl Story {
                 if self.world.dies(*pid, *exit) {
                     self.world.pass(world::Moment::Died)?;
                     if let Some(supervisor) = &mut self.supervisor {
-                        return supervisor.happens(&mut self.world, happening);
+                        return supervisor.happens(&mut self.world, &happening);
                     }
                 }
             }
@@ -184,7 +184,7 @@ impl Story {
             | Happening::KeeperIsMissed { supervisor } => {
                 let of = *supervisor;
                 if let Some(supervisor) = self.supervisor.as_mut().filter(|supervisor| supervisor.pid == of) {
-                    return supervisor.happens(&mut self.world, happening);
+                    return supervisor.happens(&mut self.world, &happening);
                 }
             }
             Happening::SupervisorStarts { keeper } => {
@@ -340,7 +340,7 @@ impl Story {
         }
         self.world.tell(|| "from now on nothing breaks".to_owned());
         let who = self.world.ids();
-        self.world.after(Duration::from_secs(60), Happening::AllIsWell);
+        self.world.after(Duration::from_mins(1), Happening::AllIsWell);
         // What began in bad times would go on with them.
         self.new_request(Some(Request::Restart { who, wait: Wait::Started }));
     }
@@ -351,19 +351,24 @@ impl Story {
             return;
         };
         promises::about_calm(&mut self.world, &supervisor.fleet);
-        let unanswered: Vec<_> =
-            self.clients.iter().filter(|(_, client)| !client.is_answered && !client.gave_up).map(|(id, _)| id).collect();
+        let unanswered: Vec<_> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| !client.is_answered && !client.gave_up)
+            .map(|(id, _)| id)
+            .collect();
         if !unanswered.is_empty() {
             self.world.broke(format!("nobody answers {unanswered:?}"));
         }
         let now = self.world.dice.chance(20);
         self.new_request(Some(Request::Down { now }));
         self.is_down_asked = true;
-        self.world.after(Duration::from_secs(60), Happening::TheEnd);
+        self.world.after(Duration::from_mins(1), Happening::TheEnd);
         // Not even now.
         self.world.is_calm = false;
         if self.world.dice.chance(50) {
-            let (whom, when) = (self.world.dice.pick(&[Victim::Supervisor, Victim::Keeper]), self.world.dice.pick(&MOMENTS));
+            let (whom, when) =
+                (self.world.dice.pick(&[Victim::Supervisor, Victim::Keeper]), self.world.dice.pick(&MOMENTS));
             let after = self.world.dice.between(0, 12);
             self.breaks(Fault::Kill { whom, when, after });
         }
@@ -401,7 +406,17 @@ fn no_kill_of_laneway_breaks_a_promise() {
     let Some((seed, _)) = broken.first() else { return };
     let mut again = Story::new(*seed, true);
     let _ = again.run();
-    let list: String = broken.iter().map(|(seed, promise)| format!("  LANEWAY_SIM_SEED={seed}: {promise}\n")).collect();
+    let list: Vec<_> = broken.iter().map(|(seed, promise)| format!("  LANEWAY_SIM_SEED={seed}: {promise}")).collect();
     let lines = if told == 1 { usize::MAX } else { 60 };
-    panic!("the story of seed {seed}:\n{}broken promises in {told} stories:\n{list}", again.world.story(lines));
+    panic!(
+        "the story of seed {seed}:
+{}
+broken promises in {told} stories:
+{}",
+        again.world.story(lines),
+        list.join(
+            "
+"
+        )
+    );
 }

@@ -58,8 +58,7 @@ fn instance(dice: &mut Dice, number: u64, earlier: &[Spec]) -> Spec {
         start_interval: dice.millis(100, 300),
         restart_unhealthy: dice.chance(85),
     });
-    let policies =
-        [RestartPolicy::No, RestartPolicy::OnFailure, RestartPolicy::Always, RestartPolicy::UnlessStopped];
+    let policies = [RestartPolicy::No, RestartPolicy::OnFailure, RestartPolicy::Always, RestartPolicy::UnlessStopped];
     one.restart = Restart {
         policy: dice.pick(&policies),
         delay: dice.millis(200, 1000),
@@ -68,9 +67,9 @@ fn instance(dice: &mut Dice, number: u64, earlier: &[Spec]) -> Spec {
         window: dice.millis(1000, 5000),
     };
     one.stop_grace_period = dice.millis(200, 3000);
-    for on in 0..earlier.len() {
+    for (on, other) in earlier.iter().enumerate() {
         if one.depends_on.len() < 3 && dice.chance(20) {
-            let condition = if is_job(&earlier[on]) {
+            let condition = if is_job(other) {
                 Condition::ServiceCompletedSuccessfully
             } else {
                 dice.pick(&[Condition::ServiceStarted, Condition::ServiceHealthy])
@@ -92,7 +91,7 @@ pub(super) fn is_job(spec: &Spec) -> bool {
 
 /// How the next `pre_start` command of an instance behaves.
 pub(super) fn preparation(dice: &mut Dice, is_calm: bool) -> Conduct {
-    let code = if is_calm || dice.chance(85) { 0 } else { 1 };
+    let code = i32::from(!is_calm && dice.chance(15));
     let ends = (is_calm || dice.chance(93)).then(|| (dice.millis(0, 900), code));
     Conduct { ends, ..troubled(dice, is_calm) }
 }

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::super::{
-    Action, Event, Exit, Fleet, Goal, Health, Instance, InstanceId, Request, Run, Stage, Starting, State, Stopping, Sweeping, Trouble, Waiting,
+    Action, Event, Exit, Fleet, Goal, Health, Instance, InstanceId, Request, Run, Stage, Starting, State, Stopping,
+    Sweeping, Trouble, Waiting,
 };
 use super::supervisor::Supervisor;
 use super::world::{Happening, Record, World};

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::super::{
-    Action, Answer, Event, Exit, Fault, Fleet, Goal, Instance, InstanceId, Memory, Mono, Obstacle, Request, RequestId,
-    Run, Standing, Survivor, Verdict, Work,
+    Action, Event, Exit, Fault, Fleet, Goal, Instance, InstanceId, Memory, Mono, Obstacle, Request, RequestId, Run,
+    Standing, Survivor, Verdict, Work,
 };
 use super::promises;
 use super::world::{Happening, Killed, Moment, Record, World};
@@ -67,7 +67,7 @@ struct Unwritten {
     instances: BTreeMap<usize, Record>,
     memory: Option<Memory>,
     is_under_way: bool,
-    replies: Vec<(RequestId, Answer)>,
+    replies: Vec<RequestId>,
 }
 
 impl Supervisor {
@@ -112,6 +112,9 @@ impl Supervisor {
                     goes_on = true;
                 }
                 (Some(run), Some(_)) => {
+                    supervisor.inbox.push_back(Fact::Event(Event::Exited { run, exit: Exit::Unknown }));
+                }
+                (Some(run), None) if goes_on && instance.state.pid().is_some() => {
                     supervisor.inbox.push_back(Fact::Event(Event::Exited { run, exit: Exit::Unknown }));
                 }
                 (Some(run), None) if goes_on => {
@@ -197,10 +200,8 @@ impl Supervisor {
     fn take(&mut self, world: &mut World, fact: Fact) -> Result<Vec<Action>, Killed> {
         match fact {
             Fact::Event(event) => {
-                let swept = match &event {
-                    Event::Swept { run, left } if left.is_empty() => Some(*run),
-                    _ => None,
-                };
+                let swept =
+                    if let Event::Swept { run, left } = &event { left.is_empty().then_some(*run) } else { None };
                 let actions = self.step(world, event)?;
                 if let Some(run) = swept.filter(|run| self.fleet.instance(run.instance).state.run() != Some(*run)) {
                     self.trees.remove(&run);
@@ -272,8 +273,8 @@ impl Supervisor {
         if let Some(memory) = self.unwritten.memory.take() {
             world.disk.memory = memory;
         }
-        for (id, answer) in std::mem::take(&mut self.unwritten.replies) {
-            world.soon(0, 1, Happening::Replies { supervisor: self.pid, id, answer });
+        for id in std::mem::take(&mut self.unwritten.replies) {
+            world.soon(0, 1, Happening::Replies { supervisor: self.pid, id });
         }
     }
 
@@ -301,13 +302,13 @@ impl Supervisor {
                 Action::Sweep { run } => self.sweep(world, run),
                 Action::Probe { run } => self.probe(world, run),
                 Action::Changed { .. } => {}
-                Action::Reply { id, answer } => {
+                Action::Reply { id, .. } => {
                     let supervisor = self.pid;
                     if self.unwritten.is_under_way {
-                        self.unwritten.replies.push((id, answer.clone()));
-                        world.after(DISK_PATIENCE, Happening::Replies { supervisor, id, answer });
+                        self.unwritten.replies.push(id);
+                        world.after(DISK_PATIENCE, Happening::Replies { supervisor, id });
                     } else {
-                        world.after(Duration::ZERO, Happening::Replies { supervisor, id, answer });
+                        world.after(Duration::ZERO, Happening::Replies { supervisor, id });
                     }
                 }
                 Action::Exit => self.has_ended = true,
@@ -472,8 +473,8 @@ impl Supervisor {
     }
 
     /// Something happened that is this supervisor's business.
-    pub(super) fn happens(&mut self, world: &mut World, happening: Happening) -> Result<(), Killed> {
-        match happening {
+    pub(super) fn happens(&mut self, world: &mut World, happening: &Happening) -> Result<(), Killed> {
+        match *happening {
             Happening::Job { run, work, .. } => self.job(world, run, work),
             Happening::Noticed { run, .. } => {
                 world.pass(Moment::Noticed)?;

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{Answer, Exit, Instance, InstanceId, Memory, Mono, Plan, RequestId, Run, Signal, Work};
+use super::super::{Exit, Instance, InstanceId, Memory, Mono, Plan, RequestId, Run, Signal, Work};
 use super::dice::Dice;
 use super::fleets::{self, Conduct};
 
@@ -16,29 +16,65 @@ use super::fleets::{self, Conduct};
 pub(super) const INIT: u32 = 1;
 
 /// Something that will happen. What belongs to a supervisor or a keeper does not happen once that one is dead.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Happening {
     Fault(Fault),
     /// A client connects and asks; again, if its supervisor died before it could answer.
     Asks(RequestId),
     NewRequest,
     /// The spawner thread comes to this job.
-    Job { supervisor: u32, run: Run, work: Work },
+    Job {
+        supervisor: u32,
+        run: Run,
+        work: Work,
+    },
     /// A child's first act.
     Notes(u32),
     Execs(u32),
     Forks(u32),
-    Dies { pid: u32, exit: Exit },
-    Noticed { supervisor: u32, run: Run },
-    SweepRound { supervisor: u32, run: Run, since: Mono },
-    Reaps { keeper: u32, pid: u32 },
-    ProbeEnds { supervisor: u32, run: Run },
-    Flushed { supervisor: u32 },
-    Replies { supervisor: u32, id: RequestId, answer: Answer },
-    Recalls { supervisor: u32, run: Run, since: Mono },
-    Deadline { supervisor: u32, at: Mono },
-    KeeperIsMissed { supervisor: u32 },
-    SupervisorStarts { keeper: u32 },
+    Dies {
+        pid: u32,
+        exit: Exit,
+    },
+    Noticed {
+        supervisor: u32,
+        run: Run,
+    },
+    SweepRound {
+        supervisor: u32,
+        run: Run,
+        since: Mono,
+    },
+    Reaps {
+        keeper: u32,
+        pid: u32,
+    },
+    ProbeEnds {
+        supervisor: u32,
+        run: Run,
+    },
+    Flushed {
+        supervisor: u32,
+    },
+    Replies {
+        supervisor: u32,
+        id: RequestId,
+    },
+    Recalls {
+        supervisor: u32,
+        run: Run,
+        since: Mono,
+    },
+    Deadline {
+        supervisor: u32,
+        at: Mono,
+    },
+    KeeperIsMissed {
+        supervisor: u32,
+    },
+    SupervisorStarts {
+        keeper: u32,
+    },
     /// Nobody is left; a person types `up`.
     Up,
     /// The promises are looked at.
@@ -106,6 +142,7 @@ pub(super) const MOMENTS: [Moment; 10] = [
 pub(super) struct Killed;
 
 /// One process of a run.
+#[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 #[derive(Clone, Debug)]
 pub(super) struct Process {
     pub(super) run: Run,
@@ -216,7 +253,7 @@ impl World {
     /// The last so many lines of the story.
     pub(super) fn story(&self, lines: usize) -> String {
         let all = self.story.as_deref().unwrap_or_default();
-        all[all.len().saturating_sub(lines)..].iter().map(|line| format!("    {line}\n")).collect()
+        all[all.len().saturating_sub(lines)..].join("\n")
     }
 
     /// Notes the first promise that was broken.
@@ -263,10 +300,6 @@ impl World {
 
     pub(super) fn set_trap(&mut self, whom: Victim, when: Moment, after: u64) {
         self.trap = Some((whom, when, after));
-    }
-
-    pub(super) fn has_trap(&self) -> bool {
-        self.trap.is_some()
     }
 
     pub(super) fn disarm(&mut self) {
@@ -561,6 +594,7 @@ impl World {
 
 /// Runs and instances as people write them: `3.1` is the first run of instance 3.
 fn brief(line: &str) -> String {
-    let line = line.replace("Run { instance: InstanceId(", "").replace("), generation: ", ".").replace("InstanceId(", "i(");
+    let line =
+        line.replace("Run { instance: InstanceId(", "").replace("), generation: ", ".").replace("InstanceId(", "i(");
     line.replace("run: ", "").replace(" },", ",")
 }
