@@ -340,7 +340,7 @@ impl Story {
         }
         self.world.tell(|| "from now on nothing breaks".to_owned());
         let who = self.world.ids();
-        self.world.after(Duration::from_mins(1), Happening::AllIsWell);
+        self.world.after(Duration::from_secs(40), Happening::AllIsWell);
         // What began in bad times would go on with them.
         self.new_request(Some(Request::Restart { who, wait: Wait::Started }));
     }

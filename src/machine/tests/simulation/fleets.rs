@@ -51,7 +51,7 @@ fn instance(dice: &mut Dice, number: u64, earlier: &[Spec]) -> Spec {
     }
     one.healthcheck = dice.chance(75).then(|| HealthCheck {
         test: HealthTest::Tcp,
-        interval: dice.millis(700, 5000),
+        interval: dice.millis(1500, 6000),
         timeout: dice.millis(200, 1000),
         retries: u32::try_from(dice.between(1, 3)).unwrap(),
         start_period: dice.millis(2500, 6000),
