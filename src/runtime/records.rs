@@ -339,3 +339,38 @@ impl Mirror {
         (self.written.clone(), asked)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk() -> File {
+        File::from(memfd_create(CString::default().as_c_str(), MFdFlags::MFD_CLOEXEC).unwrap())
+    }
+
+    fn record(generation: u64) -> Record {
+        let mut instance = Instance::at_rest(true);
+        instance.generation = generation;
+        Record { name: InstanceName::parse("a").unwrap(), instance, process: None, output: None }
+    }
+
+    async fn written(records: &mut Records, generation: u64) {
+        records.write(InstanceId(0), &record(generation));
+        records.flushed().await;
+    }
+
+    #[tokio::test]
+    async fn a_pair_that_dies_young_takes_no_earlier_records_with_it() {
+        let disk = disk();
+        let mut first = Records::new(Some(disk.try_clone().unwrap())).unwrap();
+        for generation in 1..=3 {
+            written(&mut first, generation).await;
+        }
+        let of_disk = || read(&disk).instances.into_iter().next().flatten();
+        assert_eq!(of_disk(), Some(record(3)));
+        let mut second = Records::new(Some(disk.try_clone().unwrap())).unwrap();
+        assert_eq!(of_disk(), Some(record(3)), "until there is something newer");
+        written(&mut second, 1).await;
+        assert_eq!(of_disk(), Some(record(1)), "the newer one counts, whatever stands beside it");
+    }
+}

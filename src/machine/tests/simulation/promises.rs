@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::super::{
-    Action, Event, Exit, Fleet, Goal, Health, Instance, InstanceId, Request, Run, Stage, Starting, State, Stopping,
-    Sweeping, Trouble, Waiting,
+    Action, Event, Exit, Fleet, Goal, Health, Instance, InstanceId, Request, RequestId, Run, Stage, Starting, State,
+    Stopping, Sweeping, Trouble, Waiting,
 };
 use super::supervisor::Supervisor;
 use super::world::{Happening, Record, World};
@@ -19,6 +19,13 @@ pub(super) fn note_wish(world: &mut World, fleet: &Fleet, request: &Request) {
     };
     for id in ended {
         world.wished_away[id.index()] = Some((world.now, fleet.instance(id).state.run()));
+    }
+}
+
+/// A request has its effect once: whoever asks again is known.
+pub(super) fn about_a_new_request(world: &mut World, id: RequestId) {
+    if world.heard.contains(&id) {
+        world.broke(format!("{id:?} was recorded, and is new to the next supervisor"));
     }
 }
 

@@ -193,6 +193,8 @@ pub(super) struct World {
     pub(super) is_kept: bool,
     /// Runs with a process that was left to the first process of the machine.
     pub(super) orphans: BTreeSet<Run>,
+    /// Requests that were recorded: this pair knows them, whoever asks again.
+    pub(super) heard: BTreeSet<RequestId>,
     /// Which run each instance's last birth note is for, and who was born.
     pub(super) births: Vec<(u64, u32)>,
     pub(super) disk: Records,
@@ -228,6 +230,7 @@ impl World {
             shared: Records { memory: Memory::default(), instances: vec![None; count] },
             is_kept: false,
             orphans: BTreeSet::new(),
+            heard: BTreeSet::new(),
             births: vec![(0, 0); count],
             disk: Records { memory: Memory::default(), instances: vec![None; count] },
             disk_hangs_until: Mono::default(),
@@ -355,6 +358,7 @@ impl World {
             return;
         }
         self.is_kept = false;
+        self.heard.clear();
         self.tell(|| "both are dead".to_owned());
         let known: BTreeSet<u32> = (self.shared.instances.iter().flatten())
             .filter(|record| self.disk.instances.contains(&Some((*record).clone())))
