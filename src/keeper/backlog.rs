@@ -146,8 +146,10 @@ impl Record {
         self
     }
 
+    /// It is empty: nothing of it can stand in the log any more.
     fn restart(&mut self) {
         (self.start, self.end, self.whole) = (BEGIN, BEGIN, BEGIN);
+        self.unsure = Place::default();
     }
 }
 

@@ -238,6 +238,9 @@ impl Keeper {
     fn absorb(&self, world: &mut World, bytes: &[u8]) -> Result<(), Killed> {
         let put = |offset, bytes: &[u8]| World::put(&world.region, offset, bytes);
         let (mut record, mut rest) = (world.record, bytes);
+        if record.unsure.seq > 0 {
+            record.whole = record.start;
+        }
         if record.is_dropping()
             && record.backlog() == 0
             && let Some((ending, after)) = record.rest_of_line(bytes).and_then(|end| bytes.split_at_checked(end))
@@ -258,6 +261,9 @@ impl Keeper {
             let grown = world.grown_since(world.record.unsure);
             let record = world.record.advance(grown).sure_from(Place::default());
             world.set_record(record)?;
+        }
+        if world.record.backlog() == 0 {
+            return Ok(());
         }
         let place = world.place();
         let (start, end) = (world.record.start, world.record.end);
@@ -308,10 +314,11 @@ fn live(world: &mut World) {
 fn check(world: &World) {
     let text = String::from_utf8(world.files.concat()).unwrap();
     let said = String::from_utf8(world.said.clone()).unwrap();
-    let (mut at, mut dropped, mut marked) = (0, 0, 0);
+    let (mut at, mut dropped, mut marked, mut markers) = (0, 0, 0, 0);
     for line in text.split_inclusive('\n') {
         if let Some((count, _)) = line.strip_prefix("[laneway: ").and_then(|rest| rest.split_once(' ')) {
             marked += count.parse::<u64>().unwrap();
+            markers += 1;
             continue;
         }
         let found = said[at..].find(line).or_else(|| said[at..].find(line.trim_end_matches('\n')));
@@ -321,7 +328,12 @@ fn check(world: &World) {
         at += skipped + line.len() - usize::from(is_cut);
     }
     dropped += (said.len() - at) as u64;
-    assert_eq!(dropped, world.record.dropped, "bytes that are not in the log\n{text}\nsaid:\n{said}");
+    // A marker ends the line before it where the line's own end was dropped: that looks the same.
+    let counted = world.record.dropped;
+    assert!(
+        (dropped..=dropped + markers).contains(&counted),
+        "{dropped} dropped, {counted} counted\n{text}\nsaid:\n{said}"
+    );
     assert_eq!(marked, world.record.marked, "bytes that the markers speak of\n{text}");
 }
 

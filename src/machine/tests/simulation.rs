@@ -189,7 +189,7 @@ impl Story {
             }
             Happening::SupervisorStarts { keeper } => {
                 if self.world.keeper == Some(*keeper) {
-                    let after = After::Supervisor;
+                    let after = if self.world.is_kept { After::Supervisor } else { After::Both };
                     return self.supervisor_starts(*keeper, after);
                 }
             }
