@@ -222,8 +222,8 @@ impl Logs {
         let limit = self.limit(log);
         let mut record = self.record(log);
         let slot = self.slots.get(log as usize);
-        if slot.is_some_and(|slot| slot.is_away) || record.unsure.seq > 0 {
-            // Some thread may be writing the end of the backlog, or a dead keeper wrote it: it is not to be cut.
+        if slot.is_some_and(|slot| slot.is_away) {
+            // Some thread may be writing the end of the backlog: it is not to be cut.
             record.whole = record.start;
         }
         let file = slot.filter(|slot| now >= slot.retry_at).and_then(|slot| slot.file.as_ref());

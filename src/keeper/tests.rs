@@ -238,9 +238,6 @@ impl Keeper {
     fn absorb(&self, world: &mut World, bytes: &[u8]) -> Result<(), Killed> {
         let put = |offset, bytes: &[u8]| World::put(&world.region, offset, bytes);
         let (mut record, mut rest) = (world.record, bytes);
-        if record.unsure.seq > 0 {
-            record.whole = record.start;
-        }
         if record.is_dropping()
             && record.backlog() == 0
             && let Some((ending, after)) = record.rest_of_line(bytes).and_then(|end| bytes.split_at_checked(end))
