@@ -164,11 +164,14 @@ impl Attached {
                 }
                 Some(News::Changed(Change::Instance(instance))) => self.show(*instance, followed.names),
                 Some(News::Lost) => self.contact = Contact::Lost,
-                Some(News::Answered(answer)) => {
-                    if self.end.is_none() && was_answered(*answer, followed, &mut logs)? {
-                        self.ready(followed, &client, &mut logs);
-                    }
-                }
+                // The command that brings the fleet down says how that went.
+                Some(News::Answered(_) | News::Ended) if self.end.is_some() => {}
+                Some(News::Answered(answer)) => match *answer {
+                    Ok(outcome) => self.settle(outcome, followed, &client, &mut logs)?,
+                    // The fleet has ended, which is news of its own.
+                    Err(error) if breaks_off(&error) => {}
+                    Err(error) => return Err(error.into()),
+                },
                 Some(News::Signal(signal)) if followed.stops_all => self.stop(signal, &client, &home),
                 Some(News::Signal(signal)) => {
                     eprintln!("\nleft; {} goes on. To stop it: laneway down", followed.plan.project);
@@ -178,8 +181,6 @@ impl Attached {
                     let code = result?;
                     return Ok(End::Code(if self.end == Some(Signal::SIGINT) { INTERRUPTED } else { code }));
                 }
-                // The command that brings the fleet down says how that went.
-                Some(News::Ended) if self.end.is_some() => {}
                 Some(News::Ended) if home.is_abandoned() => return Ok(End::Abandoned),
                 Some(News::Ended) => {
                     self.tell("STOPPING=1");
@@ -264,6 +265,25 @@ impl Attached {
         self.tell(&format!("STATUS={}", summary(self.instances.values())));
     }
 
+    /// Says how the wish went: the table, then the trouble.
+    fn settle(
+        &mut self,
+        outcome: Outcome,
+        followed: &Followed<'_>,
+        client: &Client,
+        logs: &mut Option<MergedLogs>,
+    ) -> Result<(), Failure> {
+        show_outcome(&outcome);
+        if outcome.done && logs.is_some() {
+            // What led here is of interest only where it led to trouble.
+            *logs = Some(MergedLogs::new(followed.plan, followed.names, true)?);
+        }
+        // The answer may overtake the changes that it is about: they come over another connection.
+        self.instances.extend(outcome.instances.into_iter().map(|instance| (instance.name.clone(), instance)));
+        self.ready(followed, client, logs);
+        Ok(())
+    }
+
     /// The fleet is as it was asked for, or it has been said why not: from now on it is followed.
     fn ready(&mut self, followed: &Followed<'_>, client: &Client, logs: &mut Option<MergedLogs>) {
         if std::mem::replace(&mut self.is_ready, true) {
@@ -318,26 +338,6 @@ impl Attached {
             notifier.say(assignments);
         }
     }
-}
-
-/// Says how the wish went: the table, then the trouble. Whether there was an answer at all.
-fn was_answered(
-    answer: Result<Outcome, ClientError>,
-    followed: &Followed<'_>,
-    logs: &mut Option<MergedLogs>,
-) -> Result<bool, Failure> {
-    let outcome = match answer {
-        Ok(outcome) => outcome,
-        // The fleet has ended; that is news of its own.
-        Err(error) if breaks_off(&error) => return Ok(false),
-        Err(error) => return Err(error.into()),
-    };
-    show_outcome(&outcome);
-    if outcome.done && logs.is_some() {
-        // What led here is of interest only where it led to trouble.
-        *logs = Some(MergedLogs::new(followed.plan, followed.names, true)?);
-    }
-    Ok(true)
 }
 
 /// Tells the service manager, as often as it wants, that the supervisor answers; and nothing when it does not.

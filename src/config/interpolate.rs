@@ -10,7 +10,8 @@
 //! | `${VAR:+x}` `${VAR+x}` | `x` when it is set and not empty; when it is set |
 //! | `$$` | `$` |
 //!
-//! `x` and `m` may hold variables again, and braces in pairs.
+//! `x` may hold variables again, and both may hold braces in pairs. `m` is said as it stands: what a variable in it holds
+//! may be a secret.
 
 use super::problem::Fault;
 
@@ -122,10 +123,9 @@ fn evaluate(
         Some('+') if is_there => Ok(fill(word, word_base, depth + 1, variables, bad)),
         Some('+') => Ok(String::new()),
         Some('?') => {
-            let message = fill(word, word_base, depth + 1, variables, bad);
             let state = if value.is_some() { "empty" } else { "not set" };
             let what = format!("the variable {name} is {state}");
-            let what = if message.is_empty() { what } else { format!("{what}: {message}") };
+            let what = if word.is_empty() { what } else { format!("{what}: {word}") };
             Err(Fault::new(what).hint(format!("set {name} in the environment or in .env")))
         }
         _ => Err(Fault::new(format!("`${{{expression}}}` is no form of a variable"))
@@ -233,6 +233,7 @@ mod tests {
                 vec![(3, 7, "the variable NOPE is not set"), (11, 8, "the variable NOPE2 is not set")],
             ),
             ("${EMPTY:?set it}", vec![(0, 16, "the variable EMPTY is empty: set it")]),
+            ("${EMPTY:?see $SET}", vec![(0, 18, "the variable EMPTY is empty: see $SET")]),
             ("x${UNSET?}", vec![(1, 9, "the variable UNSET is not set")]),
             ("5$ ", vec![(1, 1, "`$` begins no variable here")]),
             ("${SET", vec![(0, 5, "`${` is never closed")]),

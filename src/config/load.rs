@@ -168,7 +168,9 @@ fn dotenv_of(root: &Path, source: &Source, collector: &mut Collector) -> BTreeMa
     let file = collector.sources.add(shown, text);
     let start = Place { file, line: 1, column: 1, start: 0, end: 0 };
     for bad in bad.into_iter().take(MAX_PER_TEXT) {
-        collector.report(collector.sources.within(start, bad.at, 1), "", bad.fault);
+        let first = collector.sources.text(start).get(bad.at..).and_then(|rest| rest.chars().next());
+        let length = first.map_or(0, char::len_utf8);
+        collector.report(collector.sources.within(start, bad.at, length), "", bad.fault);
     }
     assignments.into_iter().filter_map(|a| Some((a.key, a.value?))).collect()
 }

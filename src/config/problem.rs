@@ -37,7 +37,7 @@ struct Source {
 impl Sources {
     /// Adds a text under the name that messages show; the result goes into [`Place::file`].
     pub fn add(&mut self, name: String, text: String) -> u32 {
-        self.0.push(Source { name, text });
+        self.0.push(Source { name: legible(name), text });
         u32::try_from(self.0.len() - 1).unwrap_or(u32::MAX)
     }
 
@@ -246,7 +246,7 @@ impl Collector {
     /// Reports `fault` of a whole file, or of no file when `file` is empty.
     pub fn report_file(&self, file: &str, fault: Fault) {
         self.list.borrow_mut().push(Problem {
-            file: file.to_owned(),
+            file: legible(file.to_owned()),
             line: 0,
             column: 0,
             path: String::new(),

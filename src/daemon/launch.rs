@@ -7,6 +7,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 use nix::fcntl::OFlag;
 use nix::libc::{O_CLOEXEC, O_DIRECTORY};
@@ -136,7 +137,7 @@ pub fn start(home: &Home, lock: OwnedFd, launch: &Launch) -> Result<(), LaunchEr
     {
         table.add(&Order::Keep(what), descriptor.as_fd())?;
     }
-    start_keeper(table)?;
+    start_keeper(table, Command::spawn)?;
     drop((lock, theirs));
     let mut said = String::new();
     File::from(ready).read_to_string(&mut said)?;

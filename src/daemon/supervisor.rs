@@ -148,7 +148,6 @@ impl Supervisor {
         let keeper_pid = pid_of(&keeper).ok_or("the keeper is gone already")?;
         let link = KeeperLink::new(link, keeper_pid, estate, pipes).map_err(|e| say("the link", &e))?;
         let link = Arc::new(link);
-        let is_ready = link.ready();
         let cgroups =
             if std::env::var_os(NO_CGROUPS).is_some() { None } else { Cgroups::find(&format!("laneway-{fleet}")) };
         let original = Original { descriptors: launch.descriptors, umask: launch.umask };
@@ -179,7 +178,7 @@ impl Supervisor {
             let _ = end.await;
         }));
         info!("supervisor of {} with {} instances, keeper {keeper_pid}", plan.project, plan.specs.len());
-        is_ready.map_err(|e| say("the keeper", &e))?;
+        link.ready().map_err(|e| say("the keeper", &e))?;
         if let Some(mut ready) = ready.take() {
             let _ = ready.write_all(READY.as_bytes());
         }

@@ -46,9 +46,9 @@ impl Record {
         if self.backlog() == 0 {
             self.restart();
         }
-        let limit = limit.min(LIMIT);
-        let room = limit.min(BEGIN.saturating_add(LIMIT).saturating_sub(self.end)).saturating_sub(self.backlog());
-        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        // What was written of the backlog does not make room before all of it is.
+        let space = BEGIN.saturating_add(LIMIT).saturating_sub(self.end);
+        let room = usize::try_from(space.min(limit.saturating_sub(self.backlog()))).unwrap_or(usize::MAX);
         let kept = match bytes.get(..room) {
             None => bytes,
             Some(_) if room == bytes.len() => bytes,
@@ -210,6 +210,19 @@ mod tests {
         let record = record.absorb(b"eight\n", 100, put);
         assert!(region.text(&record).ends_with("dropped]\neight\n"));
         assert!(record.advance(record.backlog()).is_clear());
+    }
+
+    #[test]
+    fn a_whole_mebibyte_is_kept() {
+        let region = Region::new();
+        let put = |offset: u64, bytes: &[u8]| region.put(offset, bytes);
+        let (piece, pieces) = ("seven..\n".repeat(1024), LIMIT / 8192);
+        let mut record = Record::default();
+        for _ in 0..pieces {
+            record = record.absorb(piece.as_bytes(), LIMIT, put);
+        }
+        assert_eq!((record.backlog(), record.dropped), (LIMIT, 0));
+        assert_eq!(record.advance(8).absorb(b"x\n", LIMIT, put).dropped, 2);
     }
 
     #[test]

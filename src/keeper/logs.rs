@@ -255,25 +255,31 @@ impl Logs {
         LIMIT.min(LIMIT_OF_ALL.saturating_sub(self.backlog).saturating_add(self.record(log).backlog()))
     }
 
-    /// The next log, from this one on, that has something to be done and can be written; and when the next one that
-    /// failed is due.
+    /// Whether something is to be done for a log without new bytes, and can be.
+    pub fn is_due(&self, log: u32, now: Duration) -> bool {
+        self.slots.get(log as usize).and_then(|slot| self.due_at(slot)).is_some_and(|at| at <= now)
+    }
+
+    /// The next log, from this one on, for which something is to be done; and when the next one that failed is due.
     pub fn next_due(&self, from: u32, now: Duration) -> (Option<u32>, Option<Duration>) {
         let mut later: Option<Duration> = None;
         for (log, slot) in (0..).zip(&self.slots).skip(from as usize) {
-            let record = &slot.record;
-            let waits_for_line = record.backlog() == 0 && record.is_amid_line && record.trouble.is_none();
-            let is_settled = record.is_clear() && record.trouble.is_none() || waits_for_line;
-            // People look for the file of a log as soon as it is declared.
-            let is_done = is_settled && slot.looked_at.is_some();
-            if is_done || slot.file.is_none() || self.is_blocked(slot.device) {
-                continue;
+            match self.due_at(slot) {
+                Some(at) if at <= now => return (Some(log), later),
+                Some(at) => later = Some(later.map_or(at, |earliest| earliest.min(at))),
+                None => {}
             }
-            if now >= slot.retry_at {
-                return (Some(log), later);
-            }
-            later = Some(later.map_or(slot.retry_at, |at| at.min(slot.retry_at)));
         }
         (None, later)
+    }
+
+    fn due_at(&self, slot: &Slot) -> Option<Duration> {
+        let record = &slot.record;
+        let waits_for_line = record.backlog() == 0 && record.is_amid_line && record.trouble.is_none();
+        let is_settled = record.is_clear() && record.trouble.is_none() || waits_for_line;
+        // People look for the file of a log as soon as it is declared.
+        let is_done = is_settled && slot.looked_at.is_some();
+        (!is_done && slot.file.is_some() && !self.is_blocked(slot.device)).then_some(slot.retry_at)
     }
 
     /// What is known of a log.

@@ -8,6 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::unistd::read;
+
+use super::backlog::format_into;
+
 /// A leader that was away at two looks in a row hangs: between one tick and two.
 const TICK: Duration = Duration::from_millis(25);
 
@@ -71,6 +77,18 @@ impl Relay {
     }
 }
 
+/// Whether a thread of this process waits for something in the kernel. One that only waits for a processor does not hang.
+pub(super) fn waits(thread: i32) -> bool {
+    let mut path = [0; 64];
+    let path = format_into(&mut path, format_args!("/proc/self/task/{thread}/stat"));
+    let mut text = [0; 256];
+    let length = open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).and_then(|stat| read(stat, &mut text));
+    let text = length.ok().and_then(|length| text.get(..length)).unwrap_or_default();
+    // Number, name in parentheses, state: the name may hold anything.
+    let after_name = text.iter().rposition(|byte| *byte == b')').and_then(|end| text.get(end..));
+    !after_name.is_some_and(|rest| rest.starts_with(b") R"))
+}
+
 /// Locks, whatever happened to others that did.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -83,6 +101,23 @@ mod tests {
     use std::thread;
 
     use super::*;
+
+    #[test]
+    fn who_waits_is_told_from_who_works() {
+        assert!(!waits(nix::unistd::gettid().as_raw()));
+        let (mine, theirs) = mpsc::channel();
+        let (end, until) = mpsc::channel::<()>();
+        let thread = thread::spawn(move || {
+            mine.send(nix::unistd::gettid().as_raw()).unwrap();
+            let _ = until.recv();
+        });
+        let number = theirs.recv().unwrap();
+        while !waits(number) {
+            thread::yield_now();
+        }
+        drop(end);
+        thread.join().unwrap();
+    }
 
     #[test]
     fn who_sleeps_is_woken_by_work_and_sees_who_hangs() {

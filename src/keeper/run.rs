@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::gettid;
 
 use super::clock::{since_boot, wall_clock};
 use super::deaths::Deaths;
@@ -20,7 +22,7 @@ use super::journal::{self, Journal, OWN};
 use super::log::LogFile;
 use super::logs::Logs;
 use super::protocol::{Kept, SPOOLS, news};
-use super::relay::{Relay, lock};
+use super::relay::{Relay, lock, waits};
 use super::spool::{self, Spool};
 use super::streams::{FIRST, Streams};
 use super::supervisor::Supervisor;
@@ -130,7 +132,16 @@ fn set_up(table: RawFd, ready: &mut Option<OwnedFd>) -> io::Result<Shared> {
     let spools = (0..SPOOLS).map(|number| keeper.own(Kept::Spool(number), spool::create, Spool::open));
     let spools = spools.collect::<io::Result<Vec<_>>>()?;
     keeper.logs.recover(&journal, &spools);
-    Ok(Shared { keeper: Mutex::new(keeper), epoll, signals, relay: Relay::default(), journal, spools, kick })
+    Ok(Shared {
+        keeper: Mutex::new(keeper),
+        epoll,
+        signals,
+        relay: Relay::default(),
+        journal,
+        spools,
+        threads: Default::default(),
+        kick,
+    })
 }
 
 /// Waits for what a supervisor orders, and for its end.
@@ -143,6 +154,9 @@ pub(super) fn watch(epoll: &Epoll, supervisor: &Supervisor) -> io::Result<()> {
 impl Shared {
     /// Leads, or waits until the leader hangs; returns the exit code of the keeper.
     fn work(&self, mut desk: Desk) -> i32 {
+        if let Some(number) = self.threads.get(desk.thread) {
+            number.store(gettid().as_raw(), Ordering::Relaxed);
+        }
         loop {
             let leads = lock(&self.keeper).leader == desk.thread;
             if leads && let Some(code) = self.lead(&mut desk) {
@@ -150,8 +164,9 @@ impl Shared {
             }
             let pulse = self.relay.wait_for_hang();
             let mut keeper = lock(&self.keeper);
-            if self.relay.is_at(pulse) {
-                let old = keeper.leader;
+            let old = keeper.leader;
+            let number = self.threads.get(old).map_or(0, |number| number.load(Ordering::Relaxed));
+            if self.relay.is_at(pulse) && waits(number) {
                 keeper.leader = desk.thread;
                 self.relay.end();
                 keeper.logs.hang(&self.journal, old, wall_clock());

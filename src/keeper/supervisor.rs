@@ -1,5 +1,6 @@
 //! The supervisor as the keeper knows it: how it is started, with what, and how it ended.
 
+use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -13,7 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::pipe2;
+use nix::unistd::{execv, pipe2};
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use super::clock::since_boot;
@@ -132,11 +133,14 @@ pub(super) fn reap(pid: u32) {
 
 /// Becomes the program that is open as `binary`, with what is in `table`. Returns only if that fails.
 pub(super) fn become_program(binary: BorrowedFd<'_>, table: &Table) -> io::Error {
-    if let Err(error) = table.let_through() {
-        return error.into();
-    }
-    let program = format!("/proc/self/fd/{}", binary.as_raw_fd());
-    let error = Command::new(program).arg0("laneway").arg("keeper").arg(table.number().to_string()).exec();
+    let program = CString::new(format!("/proc/self/fd/{}", binary.as_raw_fd()));
+    let number = CString::new(table.number().to_string());
+    let (Ok(program), Ok(number)) = (program, number) else { return Errno::EINVAL.into() };
+    let error = match table.let_through() {
+        // Blocked signals stay blocked, and wait for the new program.
+        Ok(()) => execv(&program, &[c"laneway", c"keeper", &number]).map_or_else(|errno| errno, |never| match never {}),
+        Err(errno) => errno,
+    };
     let _ = table.hold_back();
-    error
+    error.into()
 }

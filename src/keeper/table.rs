@@ -112,7 +112,7 @@ pub fn inherit(number: RawFd, mut take: impl FnMut(Order<'_>, Option<OwnedFd>)) 
     let Some(entries) = entries(&text) else { return Err(io::Error::other("this is no table")) };
     for (descriptor, order) in entries {
         // SAFETY: the table says that it was left open for this process, and names each once.
-        let descriptor = (descriptor >= 0 && is_there(descriptor)).then(|| unsafe { own(descriptor) });
+        let descriptor = is_there(descriptor).then(|| unsafe { own(descriptor) });
         if let Some(order) = Order::decode(order) {
             take(order, descriptor);
         }
@@ -137,7 +137,7 @@ pub fn entries(text: &[u8]) -> Option<impl Iterator<Item = (RawFd, &[u8])>> {
 #[must_use]
 pub fn is_there(number: RawFd) -> bool {
     // SAFETY: used for one system call, which may fail if nothing is open there.
-    fcntl(unsafe { BorrowedFd::borrow_raw(number) }, FcntlArg::F_GETFD).is_ok()
+    number >= 0 && fcntl(unsafe { BorrowedFd::borrow_raw(number) }, FcntlArg::F_GETFD).is_ok()
 }
 
 /// Owns a descriptor that was left open, and keeps it from every process that is made from now on.

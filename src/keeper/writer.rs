@@ -4,6 +4,7 @@
 //! lead no more: then it brings back what it has, and leaves the rest to the one that leads.
 
 use std::os::fd::AsFd;
+use std::sync::atomic::AtomicI32;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::clock::{since_boot, wall_clock};
 use super::journal::{Journal, Note, OWN, Place};
 use super::log::{LogFile, Unwritten, errno_of};
 use super::logs::Way;
+use super::protocol::SPOOLS;
 use super::relay::{Relay, lock};
 use super::run::Keeper;
 use super::spool::{CHUNK, Spool};
@@ -30,6 +32,8 @@ pub(super) struct Shared {
     pub journal: Journal,
     /// One for each thread.
     pub spools: Vec<Spool>,
+    /// Its number for the system, once it runs.
+    pub threads: [AtomicI32; SPOOLS as usize],
     /// Wakes the leader when another thread comes back.
     pub kick: EventFd,
 }
@@ -89,8 +93,16 @@ impl Shared {
 
     /// Takes one chunk of what is in a stream.
     pub fn pump<'a>(&'a self, desk: &mut Desk, mut keeper: Guard<'a>, stream: usize) -> (Guard<'a>, Flow) {
-        let now = since_boot();
         let Some(log) = keeper.streams.get(stream).map(|stream| stream.log) else { return (keeper, Flow::Empty) };
+        // What is left of a trouble that is over goes first. The pipe waits for the disk then, as ever: nothing is dropped
+        // because there is much.
+        while keeper.logs.is_due(log, since_boot()) {
+            keeper = self.drain(desk, keeper, log);
+            if keeper.leader != desk.thread {
+                return (keeper, Flow::More);
+            }
+        }
+        let now = since_boot();
         if keeper.logs.way(log, now) == Way::Look {
             keeper = self.look(desk, keeper, log).0;
             if keeper.leader != desk.thread {

@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
 
+use super::care::{self, Care, Line};
 use super::clock::{Clock, pause, wall_clock};
 use super::handle::{Handle, Order};
 use super::lane;
@@ -67,6 +68,10 @@ pub struct Driver {
     wanted: Vec<InstanceId>,
     /// Where the binary to become is named.
     upgrade: PathBuf,
+    /// What the keeper knows of every log.
+    journal: Option<OwnedFd>,
+    care: Care,
+    to_compress: Line,
 }
 
 /// What carries orders out.
@@ -104,6 +109,10 @@ enum Fact {
     Recall(Run, Mono),
     /// A child of the keeper has ended, and may be a stranger.
     KeepersChild,
+    /// Something about the logs has changed.
+    Logs,
+    /// Rotated files were compressed.
+    Compressed,
     KeeperDied,
     /// A binary proved itself, and whoever asked was told.
     Proven(OwnedFd),
@@ -124,6 +133,7 @@ impl Driver {
         let mut driver = Self {
             clock,
             fleet: Fleet::restore(plan, seed, instances, memory),
+            journal: tools.keeper.kept(Kept::Journal),
             tools: Arc::new(tools),
             started: clock.now(),
             trees: HashMap::new(),
@@ -139,6 +149,8 @@ impl Driver {
             checks: 0,
             wanted: Vec::new(),
             upgrade,
+            care: Care::default(),
+            to_compress: Line::default(),
         };
         for (run, tree) in trees {
             driver.live(run, tree);
@@ -172,6 +184,7 @@ impl Driver {
             return Ok(());
         }
         self.tools.spawner.reap_strangers();
+        self.look_after_logs();
         loop {
             let deadline = self.fleet.next_deadline();
             let due = async {
@@ -213,20 +226,22 @@ impl Driver {
             let Ok(socket) = socket else { return };
             let Ok(mut stream) = News::new(socket) else { return };
             while let Ok(news) = stream.next().await {
-                if news == news::CHILD {
-                    let _ = facts.send(Fact::KeepersChild);
-                }
+                let fact = match news {
+                    news::CHILD => Fact::KeepersChild,
+                    news::LOGS => Fact::Logs,
+                    _ => continue,
+                };
+                let _ = facts.send(fact);
             }
         });
     }
 
     /// Nothing is lost by its death but the process itself: the servers write on, and what they write waits in pipes.
     fn succeed_keeper(&mut self) {
-        match self.tools.keeper.succeed() {
+        match self.tools.keeper.succeed(&self.tools.spawner) {
             Ok(keeper) => {
                 let pid = self.tools.keeper.pid();
                 warn!("the keeper died; a new one runs, pid {pid}");
-                self.tools.spawner.spare(pid);
                 self.listen_to_keeper(keeper);
             }
             Err(error) => {
@@ -240,6 +255,33 @@ impl Driver {
         }
     }
 
+    fn look_after_logs(&mut self) {
+        let Some(journal) = &self.journal else { return };
+        let chores = self.care.look(self.fleet.plan(), journal);
+        for id in chores.to_make {
+            let (plan, tools) = (Arc::clone(self.fleet.plan()), Arc::clone(&self.tools));
+            tokio::task::spawn_blocking(move || care::make_again(&plan, id, &tools));
+        }
+        for id in chores.changed {
+            let status = self.instance(id);
+            for trouble in &status.log_troubles {
+                warn!("{}: {}", status.name, trouble.in_words());
+            }
+            let _ = self.watchers.send(status);
+        }
+        let next = self.to_compress.join(chores.to_compress);
+        self.compress(next);
+    }
+
+    fn compress(&self, who: Option<InstanceId>) {
+        let Some(id) = who else { return };
+        let (plan, tools, facts) = (Arc::clone(self.fleet.plan()), Arc::clone(&self.tools), self.facts.clone());
+        tokio::spawn(async move {
+            care::compress(plan, id, tools).await;
+            let _ = facts.send(Fact::Compressed);
+        });
+    }
+
     /// In a thread of its own: a binary may take its time to fail.
     fn prove_binary(&self, reply: oneshot::Sender<Result<String, String>>) {
         let keeper = &self.tools.keeper;
@@ -249,10 +291,12 @@ impl Driver {
         }
         let (launch, records) = (keeper.kept(Kept::Launch), keeper.kept(Kept::Records));
         let (path, instances, facts) = (self.upgrade.clone(), self.fleet.plan().specs.len(), self.facts.clone());
+        let tools = Arc::clone(&self.tools);
         tokio::task::spawn_blocking(move || {
             let (Some(launch), Some(records)) = (launch, records) else { return };
             let binary = upgrade::open_binary(&path);
-            let proof = binary.and_then(|file| Ok((upgrade::prove(&file, &launch, &records, instances)?, file)));
+            let proof = binary
+                .and_then(|file| Ok((upgrade::prove(&file, &launch, &records, instances, &tools.spawner)?, file)));
             let binary = match proof {
                 Ok((version, binary)) => {
                     info!("becoming laneway {version}");
@@ -275,7 +319,8 @@ impl Driver {
     fn become_binary(&mut self, binary: &OwnedFd) -> io::Result<()> {
         let keeper = &self.tools.keeper;
         keeper.keep(Kept::Binary, binary.try_clone()?)?;
-        let table = keeper.leave(&pidfd_of(keeper.pid())?)?;
+        let peer = pidfd_of(keeper.pid())?;
+        let table = keeper.leave(&peer)?;
         let Err(error) = upgrade::become_program(binary, &table);
         keeper.forget(Kept::Binary);
         Err(error)
@@ -332,8 +377,19 @@ impl Driver {
                 self.tools.spawner.reap_strangers();
                 Vec::new()
             }
+            Fact::Logs => {
+                self.look_after_logs();
+                Vec::new()
+            }
+            Fact::Compressed => {
+                let next = self.to_compress.done();
+                self.compress(next);
+                Vec::new()
+            }
             Fact::KeeperDied => {
                 self.succeed_keeper();
+                // Its successor says only what is new.
+                self.look_after_logs();
                 Vec::new()
             }
             Fact::Proven(binary) => {
@@ -564,7 +620,11 @@ impl Driver {
 
     fn instance(&self, id: InstanceId) -> InstanceStatus {
         let spec = self.fleet.plan().spec(id);
-        let surroundings = Surroundings { log: spec.log_file(), warning: self.warnings.get(&id).cloned() };
+        let now = u64::try_from(wall_clock().as_micros()).unwrap_or(u64::MAX);
+        let log_troubles =
+            self.journal.as_ref().map(|journal| self.care.trouble(id, spec, journal, now)).unwrap_or_default();
+        let surroundings =
+            Surroundings { log: spec.log_file(), log_troubles, warning: self.warnings.get(&id).cloned() };
         snapshot::instance(&self.fleet, id, self.clock.now(), surroundings)
     }
 

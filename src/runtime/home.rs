@@ -1,15 +1,17 @@
 //! The directory `.run` in the state directory: lock, socket, the running plan, the records. One place for their names.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::libc::{O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK};
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::geteuid;
 
+use super::beneath;
 use crate::plan::spec::Plan;
 
 /// Longest path that a socket address holds, in bytes (`man 7 unix`).
@@ -49,10 +51,15 @@ impl Home {
     /// Makes the directory, and keeps the state directory out of version control.
     ///
     /// # Errors
-    /// The system's.
+    /// When it is a link or another user's; else the system's.
     pub fn prepare(&self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
-        let ignore = self.directory.parent().unwrap_or(Path::new("/")).join(".gitignore");
+        let state_dir = self.directory.parent().unwrap_or(Path::new("/"));
+        let run = File::from(beneath::directory(state_dir, &self.directory)?);
+        let (owner, me) = (run.metadata()?.uid(), geteuid());
+        if owner != me.as_raw() && !me.is_root() {
+            return Err(io::Error::other(format!("it belongs to user {owner}, who could reach into this fleet")));
+        }
+        let ignore = state_dir.join(".gitignore");
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(ignore) {
             Ok(mut file) => file.write_all(b"*\n"),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

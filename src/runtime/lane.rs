@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc::{O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK};
 use nix::sys::stat::Mode;
 
+use super::beneath::{self, Place};
 use crate::plan::spec::{Database, Spec};
 
 /// Random bytes of a secret; in letters it becomes 64.
@@ -32,14 +33,15 @@ pub struct LaneError {
 pub fn prepare(spec: &Spec) -> Result<BTreeMap<OsString, OsString>, LaneError> {
     let facts = &spec.facts;
     for directory in [&facts.state, &facts.log_dir, &facts.tmp, &facts.static_root, &facts.media_root] {
-        at(directory, make_directory(directory))?;
+        at(directory, beneath::directory(state_dir(spec), directory))?;
     }
     if let Database::Sqlite { path } = &facts.database
         && let Some(parent) = path.parent()
     {
-        at(parent, make_directory(parent))?;
+        at(parent, beneath::directory(state_dir(spec), parent))?;
     }
-    at(&facts.access_log, make_fifo(&facts.access_log))?;
+    let access_log = place(spec, &facts.access_log)?;
+    at(&facts.access_log, make_fifo(access_log.path()))?;
     let secret = secret(spec)?;
     let mut environment: BTreeMap<OsString, OsString> =
         spec.environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
@@ -55,16 +57,23 @@ pub fn prepare(spec: &Spec) -> Result<BTreeMap<OsString, OsString>, LaneError> {
 /// Names the file that cannot be read or made.
 pub fn secret(spec: &Spec) -> Result<String, LaneError> {
     let path = &spec.facts.secret_file;
-    if let Some(parent) = path.parent() {
-        at(parent, make_directory(parent))?;
-    }
-    match read_secret(path) {
+    let place = place(spec, path)?;
+    match read_secret(place.path()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            at(path, make_secret(path))?;
-            at(path, read_secret(path))
+            at(path, make_secret(place.path()))?;
+            at(path, read_secret(place.path()))
         }
         read => at(path, read),
     }
+}
+
+/// The directory that holds every lane.
+fn state_dir(spec: &Spec) -> &Path {
+    spec.facts.state.parent().unwrap_or(&spec.facts.state)
+}
+
+fn place(spec: &Spec, path: &Path) -> Result<Place, LaneError> {
+    at(path, Place::of(state_dir(spec), path))
 }
 
 /// Opens the FIFO of the access log for its reader. Never blocks, and never sees an end of file.
@@ -77,11 +86,6 @@ pub fn open_fifo(path: &Path) -> io::Result<File> {
 
 fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, LaneError> {
     result.map_err(|error| LaneError { path: path.to_owned(), error })
-}
-
-/// Directories of ours are for us alone; one that exists is left as it is.
-fn make_directory(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 fn make_fifo(path: &Path) -> io::Result<()> {
@@ -139,7 +143,7 @@ mod tests {
     #[test]
     fn a_secret_is_made_once_for_us_alone() {
         let directory = std::env::temp_dir().join(format!("laneway-secret-{}", std::process::id()));
-        make_directory(&directory).unwrap();
+        fs::create_dir(&directory).unwrap();
         let path = directory.join("secret_key");
         let makers: Vec<_> = (0..4)
             .map(|_| {

@@ -10,7 +10,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,7 +29,7 @@ use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
 use super::lane::open_fifo;
-use super::spawn::MARKER;
+use super::spawn::{MARKER, Spawner};
 use crate::keeper::protocol::{Kept, MAX_ORDER, Order};
 use crate::keeper::table::Table;
 use crate::model::{InstanceId, Run};
@@ -84,10 +84,14 @@ impl Pipe {
 }
 
 /// The two logs of an instance.
-#[derive(Clone, Copy)]
-enum Log {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Log {
     Output,
     Access,
+}
+
+impl Log {
+    pub(super) const ALL: [Self; 2] = [Self::Output, Self::Access];
 }
 
 impl KeeperLink {
@@ -119,7 +123,7 @@ impl KeeperLink {
     /// When a log's directory or FIFO cannot be opened.
     pub fn declare(&self, id: InstanceId, spec: &Spec) -> io::Result<()> {
         let mut told = self.told();
-        for log in [Log::Output, Log::Access] {
+        for log in Log::ALL {
             let (max_size, max_files) = (spec.logging.max_size, spec.logging.max_files);
             let fifo = match log {
                 Log::Output => None,
@@ -247,7 +251,7 @@ impl KeeperLink {
     ///
     /// # Errors
     /// The system's.
-    pub fn succeed(&self) -> io::Result<OwnedFd> {
+    pub fn succeed(&self, spawner: &Spawner) -> io::Result<OwnedFd> {
         let mut told = self.told();
         told.tidy();
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
@@ -267,7 +271,9 @@ impl KeeperLink {
             }
         }
         table.say(&Order::Ready)?;
-        let pid = start_keeper(table)?;
+        let dead = self.pid();
+        let pid = start_keeper(table, |command| spawner.spawn_own(command))?;
+        spawner.forget(dead);
         told.socket = ours;
         self.pid.store(pid, Ordering::Release);
         pidfd_of(pid)
@@ -400,7 +406,7 @@ impl News {
 ///
 /// # Errors
 /// The system's.
-pub fn start_keeper(table: Table) -> io::Result<u32> {
+pub fn start_keeper(table: Table, spawn: impl FnOnce(&mut Command) -> io::Result<Child>) -> io::Result<u32> {
     close_all_on_exec()?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("laneway").arg("keeper").arg(table.number().to_string()).current_dir("/");
@@ -413,7 +419,7 @@ pub fn start_keeper(table: Table) -> io::Result<u32> {
             Ok(table.let_through()?)
         });
     }
-    Ok(command.spawn()?.id())
+    Ok(spawn(&mut command)?.id())
 }
 
 /// (To mark them all by one `close_range` takes Linux 5.11.)
@@ -460,14 +466,16 @@ pub fn run_of(slot: u32, generation: u64) -> Run {
     Run { instance: InstanceId(slot / 2), generation }
 }
 
-fn slot(id: InstanceId, log: Log) -> u32 {
+/// Names a log to the keeper.
+pub(super) fn slot(id: InstanceId, log: Log) -> u32 {
     id.0.saturating_mul(2).saturating_add(match log {
         Log::Output => 0,
         Log::Access => 1,
     })
 }
 
-fn path_of(spec: &Spec, log: Log) -> PathBuf {
+/// Where a log is.
+pub(super) fn path_of(spec: &Spec, log: Log) -> PathBuf {
     match log {
         Log::Output => spec.log_file(),
         // Beside the FIFO, whose own name is taken.

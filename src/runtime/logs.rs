@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::compress;
 use crate::keeper::{INDEX_RECORD, IndexRecord, newest_rotated};
 
 /// How much is read at a time, in bytes.
@@ -145,7 +146,7 @@ fn rotated(path: &Path, seq: u64) -> PathBuf {
 /// File number `seq`, and whether it was rotated before it was opened.
 fn open(path: &Path, seq: u64) -> Option<(File, bool)> {
     let old = rotated(path, seq);
-    if let Ok(file) = File::open(&old) {
+    if let Ok(file) = compress::open(&old) {
         return Some((file, true));
     }
     let file = File::open(path).ok()?;
@@ -155,7 +156,7 @@ fn open(path: &Path, seq: u64) -> Option<(File, bool)> {
         (Ok(_), _) => Some((file, true)),
         // Rotated after the first look, or an older number than any that is kept: then skip to what there is.
         (Err(_), _) if seq < current_seq(path) => {
-            Some((File::open(&old).or_else(|_| File::open("/dev/null")).ok()?, true))
+            Some((compress::open(&old).or_else(|_| File::open("/dev/null")).ok()?, true))
         }
         (Err(_), _) => Some((file, false)),
     }
@@ -270,6 +271,30 @@ mod tests {
         log.write(b"... now\n", 1001).unwrap();
         assert_eq!(texts(&reader.news()), ["no end yet... now"]);
         assert_eq!(reader.news(), []);
+    }
+
+    #[test]
+    fn compressed_files_are_read_like_others() {
+        let folder = Folder::new("compressed");
+        let mut log = folder.log(30, 50);
+        let mut reader = LogReader::at_end(&folder.path());
+        let mut write = |numbers: std::ops::RangeInclusive<u64>| {
+            for number in numbers {
+                log.write(format!("line {number}\n").as_bytes(), number * 1_000_000).unwrap();
+            }
+        };
+        write(1..=20);
+        let expected: Vec<_> = (1..=20).map(|number| format!("line {number}")).collect();
+        for seq in 1..current_seq(&folder.path()) {
+            compress::compress(&rotated(&folder.path(), seq)).unwrap();
+        }
+        assert!(!folder.0.join("a.log.1").exists());
+        assert_eq!(texts(&reader.news()), expected);
+        let lines = LogReader::at_end(&folder.path()).last(100);
+        assert_eq!(texts(&lines), expected);
+        assert_eq!(lines[0].micros, 1_000_000);
+        write(21..=21);
+        assert_eq!(texts(&reader.news()), ["line 21"]);
     }
 
     #[test]

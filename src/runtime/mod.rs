@@ -1,9 +1,12 @@
 //! The IO shell around `machine`: processes, sockets, files, the clock. It carries out orders and reports facts; it
 //! decides nothing. `daemon` sets it up; `cli` uses its pieces that need no runtime.
 
+mod beneath;
 mod birth;
+pub mod care;
 pub mod cgroup;
 pub mod clock;
+pub mod compress;
 pub mod driver;
 pub mod handle;
 pub mod home;
@@ -12,6 +15,7 @@ pub mod lane;
 pub mod link;
 pub mod logs;
 pub mod look;
+mod memory;
 pub mod probe;
 pub mod processes;
 pub mod records;

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
@@ -220,9 +221,16 @@ impl Spawner {
         self.keeper.reap(pid);
     }
 
-    /// This child is no stranger, though no run's either.
-    pub fn spare(&self, pid: u32) {
-        self.known().insert(pid);
+    /// Makes a process of laneway's own. It is no stranger: whoever made it waits for it, and calls `forget`.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn spawn_own(&self, command: &mut Command) -> io::Result<Child> {
+        // Under the lock: a program that cannot be run is waited for in `spawn`, and nobody else may reap it.
+        let mut known = self.known();
+        let child = command.spawn()?;
+        known.insert(child.id());
+        Ok(child)
     }
 
     fn known(&self) -> MutexGuard<'_, HashSet<u32>> {

@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::sync::Arc;
 
 use nix::libc::{O_CLOEXEC, O_NONBLOCK};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::driver::label;
 use super::link::{Estate, KeeperLink, run_of};
@@ -149,6 +149,10 @@ impl Adopted {
             let mut goes_on = after == After::Supervisor;
             match (found, run) {
                 (Found::Tree(tree), Some(run)) => {
+                    // A new keeper was not told; one that lives on hears it twice.
+                    if let Err(error) = keeper.declare(id, plan.spec(id)) {
+                        warn!("the logs of {} cannot be opened: {error}", plan.spec(id).name);
+                    }
                     if after == After::Both {
                         reopen_output(&tree, run, output, keeper);
                     }

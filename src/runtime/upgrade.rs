@@ -21,6 +21,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::execve;
 
 use super::link::pidfd_of;
+use super::spawn::Spawner;
 use crate::keeper::protocol::{Kept, Order};
 use crate::keeper::table::Table;
 
@@ -54,8 +55,14 @@ pub fn open_binary(request: &Path) -> Result<File, String> {
 ///
 /// # Errors
 /// Says why it is refused, for people.
-pub fn prove(binary: &File, launch: &OwnedFd, records: &OwnedFd, instances: usize) -> Result<String, String> {
-    let said = ask(binary, launch, records).map_err(|error| format!("it cannot be tried: {error}"))?;
+pub fn prove(
+    binary: &File,
+    launch: &OwnedFd,
+    records: &OwnedFd,
+    instances: usize,
+    spawner: &Spawner,
+) -> Result<String, String> {
+    let said = ask(binary, launch, records, spawner).map_err(|error| format!("it cannot be tried: {error}"))?;
     let (ended, said) = said;
     let Some(success) = ended else { return Err(format!("it says nothing for {} s", PROOF.as_secs())) };
     let words = said.trim();
@@ -73,11 +80,13 @@ pub fn prove(binary: &File, launch: &OwnedFd, records: &OwnedFd, instances: usiz
 }
 
 /// Whether it ended well (`None`: not in time), and what it said.
-fn ask(binary: &File, launch: &OwnedFd, records: &OwnedFd) -> io::Result<(Option<bool>, String)> {
+fn ask(binary: &File, launch: &OwnedFd, records: &OwnedFd, spawner: &Spawner) -> io::Result<(Option<bool>, String)> {
     let (launch, records) = (copy(launch)?, copy(records)?);
     let mut table = Table::new()?;
     table.add(&Order::Keep(Kept::Launch), launch.as_fd())?;
     table.add(&Order::Keep(Kept::Records), records.as_fd())?;
+    // The interpreter of a script opens it once more.
+    table.add(&Order::Keep(Kept::Binary), binary.as_fd())?;
     let mut command = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()));
     command.arg0("laneway").arg("prove").arg(table.number().to_string()).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
@@ -85,8 +94,10 @@ fn ask(binary: &File, launch: &OwnedFd, records: &OwnedFd) -> io::Result<(Option
     unsafe {
         command.pre_exec(move || Ok(table.let_through()?));
     }
-    let mut child = command.spawn()?;
-    let ended = wait(&mut child)?;
+    let mut child = spawner.spawn_own(&mut command)?;
+    let ended = wait(&mut child);
+    spawner.forget(child.id());
+    let ended = ended?;
     let mut said = String::new();
     if let (Some(_), Some(output)) = (ended, child.stdout.take()) {
         let _ = output.take(4096).read_to_string(&mut said);

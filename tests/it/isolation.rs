@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::harness::Fleet;
@@ -155,65 +155,6 @@ fn exec_passes_the_terminal_on() {
     let script = "test -t 0 && test -t 1 && echo it is; echo $TERM; stty size >/dev/null && echo sized";
     let output = fleet.spawn_on_terminal(&["exec", "a", "--", "sh", "-c", script]).wait().expect(0);
     assert!(output.err.contains("it is") && output.err.contains("xterm-256color") && output.err.contains("sized"));
-}
-
-#[test]
-fn a_server_starts_clean_whatever_laneway_was_started_with() {
-    let fleet = Fleet::new("a: {port: $0}");
-    let mut command = fleet.command(&["up", "-d", "--wait"]);
-    // SAFETY: system calls between fork and exec only.
-    unsafe {
-        command.pre_exec(|| {
-            nix::sys::signal::signal(Signal::SIGHUP, SigHandler::SigIgn)?;
-            nix::sys::signal::signal(Signal::SIGUSR1, SigHandler::SigIgn)?;
-            let mut mask = SigSet::empty();
-            mask.add(Signal::SIGTERM);
-            mask.add(Signal::SIGUSR2);
-            nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)?;
-            nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o027));
-            let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
-            nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 777, hard)?;
-            // A descriptor that nobody closed.
-            nix::libc::dup2(0, 9);
-            Ok(())
-        });
-    }
-    fleet.run_command(command).expect(0);
-    let own = fleet.ask_self("a");
-    assert_eq!((&own["sid"], &own["pgid"]), (&own["pid"], &own["pid"]), "its own session and group");
-    assert_eq!(own["blocked"], "0000000000000000");
-    // Python itself ignores SIGPIPE (13) and SIGXFSZ (25); 32 and 33 are the C library's own.
-    let ignored = u64::from_str_radix(own["ignored"].as_str().unwrap(), 16).unwrap();
-    assert_eq!(ignored & !(1 << 12 | 1 << 24 | 3 << 31), 0, "{ignored:x}");
-    let descriptors = own["descriptors_at_start"].as_object().unwrap();
-    let names: Vec<_> = descriptors
-        .keys()
-        .filter(|name| name.parse::<u32>().unwrap() < 3 || !descriptors[*name].as_str().unwrap().contains("/fd"))
-        .collect();
-    assert_eq!(names, ["0", "1", "2"], "{descriptors:?}");
-    assert_eq!(own["descriptors"]["0"], "/dev/null");
-    assert!(own["descriptors"]["1"].as_str().unwrap().starts_with("pipe:"));
-    assert_eq!(own["descriptors"]["1"], own["descriptors"]["2"]);
-    assert_eq!(own["umask"], 0o027);
-    assert_eq!(own["nofile"][0], 777);
-    assert_eq!(own["oom_score_adj"], 200);
-    assert_eq!(own["cwd"], fleet.folder().to_str().unwrap());
-    fleet.run(&["stop", "a"]).expect(0);
-}
-
-#[test]
-fn a_server_that_is_asked_to_end_hears_it_though_laneway_was_started_deaf() {
-    let fleet = Fleet::new("a: {port: $0, stop_grace_period: 60s}");
-    let mut command = fleet.command(&["up", "-d", "--wait"]);
-    // SAFETY: system calls between fork and exec only.
-    unsafe {
-        command.pre_exec(|| {
-            nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None)?;
-            Ok(())
-        });
-    }
-    fleet.run_command(command).expect(0);
-    fleet.run(&["down"]).expect(0);
 }
 
 #[test]

@@ -21,7 +21,7 @@ const NARROW: [(&str, &[&str]); 6] = [
 ];
 
 /// Outside crates that may be named in some rooms only. `file` instead of a room: that file alone.
-const CRATES: [(&[&str], &[&str]); 8] = [
+const CRATES: [(&[&str], &[&str]); 9] = [
     (&["clap", "anstream", "anstyle"], &["cli"]),
     (&["humantime"], &["cli", "config"]),
     (&["annotate_snippets"], &["config"]),
@@ -30,6 +30,7 @@ const CRATES: [(&[&str], &[&str]); 8] = [
     (&["serde_yaml"], &["config/parse.rs", "cli/settings.rs"]),
     (&["comfy_table"], &["view"]),
     (&["tracing_subscriber"], &["daemon"]),
+    (&["flate2"], &["runtime/compress.rs"]),
 ];
 
 /// Outside crates of the rooms that may have next to none.

@@ -3,10 +3,9 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
-use nix::sys::signal::{SigHandler, Signal};
+use nix::sys::signal::Signal;
 
 use crate::harness::{Fleet, PATIENCE, is_alive, signal, timed, wait_until};
 
@@ -72,23 +71,6 @@ fn a_supervisor_that_cannot_get_ready_says_so_and_leaves_no_keeper() {
     assert!(wait_until(PATIENCE, || fleet.processes().is_empty()), "{:?}", fleet.processes());
     fs::remove_dir(&socket).unwrap();
     fleet.up();
-}
-
-#[test]
-fn a_caller_that_ignores_the_end_of_children_gets_a_pair_that_ends() {
-    let fleet = Fleet::new("a: {port: $0}");
-    let mut command = fleet.command(&["up", "-d", "--wait"]);
-    // SAFETY: a plain system call between fork and exec.
-    unsafe {
-        command.pre_exec(|| {
-            nix::sys::signal::signal(Signal::SIGCHLD, SigHandler::SigIgn)?;
-            Ok(())
-        });
-    }
-    fleet.run_command(command).expect(0);
-    let (_, keeper) = fleet.pair();
-    fleet.run(&["down"]).expect(0);
-    assert!(!is_alive(keeper));
 }
 
 #[test]

@@ -83,15 +83,16 @@ fn strangers_are_reaped() {
 fn a_death_of_the_supervisor_or_of_both_does_not_end_the_container() {
     let fleet = Fleet::new("a: {port: $0}");
     let Some(up) = contained(&fleet) else { return };
-    let (supervisor, _) = fleet.pair();
+    let (server, (supervisor, _)) = (fleet.pid("a"), fleet.pair());
     inside(&fleet, &up, &format!("kill -9 {supervisor}"));
-    up.wait_for("the supervisor was replaced");
+    up.wait_for("the supervisor was replaced; the servers went on");
     fleet.wait_for_health("a", "healthy");
     let (supervisor, keeper) = fleet.pair();
     inside(&fleet, &up, &format!("kill -STOP {keeper}; kill -9 {supervisor}; kill -9 {keeper}"));
     up.wait_for("starting them anew");
     fleet.wait_for_health("a", "healthy");
     assert_ne!(fleet.pair().1, keeper);
+    assert_eq!(fleet.pid("a"), server);
     fleet.ask("a", "/say?alive%0A");
     up.wait_for("alive");
     signal(first(&up), Signal::SIGTERM);

@@ -182,6 +182,9 @@ fn a_service_lives_through_the_deaths_of_its_main_process() {
     }
     let (good, bad) = requests.end();
     assert!(good > 50 && bad == 0, "{good} good answers, {bad} others");
+    // However a reload of an unchanged file ends, it ends nobody.
+    systemctl(&fleet, &["reload", UNIT]);
+    assert_eq!(property(&fleet, "ActiveState"), "active");
     assert_eq!(([fleet.pid("a"), fleet.pid("b")], fleet.pair()), (pids, pair));
 
     // What a person stopped stays so when the main process is replaced.
@@ -201,7 +204,9 @@ fn a_service_whose_keeper_and_supervisor_died_comes_back_and_a_down_is_a_down() 
     let mut fleet = two();
     let Some(_manager) = Manager::start(&mut fleet) else { return };
     fleet.run(&["install-service", "--user", "--now"]).expect(0);
+    let pids = [fleet.pid("a"), fleet.pid("b")];
     let (supervisor, keeper) = fleet.pair();
+    let requests = Requests::of(fleet.port(0));
     signal(keeper, Signal::SIGSTOP);
     signal(supervisor, Signal::SIGKILL);
     signal(keeper, Signal::SIGKILL);
@@ -209,6 +214,9 @@ fn a_service_whose_keeper_and_supervisor_died_comes_back_and_a_down_is_a_down() 
     wait_for_property(&fleet, "ActiveState", |state| state == "active");
     fleet.run(&["status"]).expect(0);
     assert_ne!(fleet.pair().1, keeper);
+    let (good, bad) = requests.end();
+    assert!(good > 20 && bad == 0, "{good} good answers, {bad} others");
+    assert_eq!([fleet.pid("a"), fleet.pid("b")], pids);
 
     fleet.run(&["down"]).expect(0);
     wait_for_property(&fleet, "ActiveState", |state| state == "inactive");

@@ -44,7 +44,9 @@ class Killer:
 
     def run(self, over: threading.Event) -> None:
         """The loop; returns early when control is lost."""
-        self.look()
+        if not self.look():
+            self.complain("the fleet that was brought up does not answer")
+            return
         number = 0
         while self.kinds and not over.wait(self._random.uniform(*PAUSE)):
             number += 1
@@ -65,8 +67,11 @@ class Killer:
             if number and kind == "survivor":
                 time.sleep(self._random.uniform(0, SURVIVES))
             self._kill(name)
-        self.kills[kind] += 1
         start = time.monotonic()
+        for name in victims:
+            # Readable once it is dead.
+            select.select([self._pidfds[name]], [], [], PATIENCE)
+        self.kills[kind] += 1
         killed = {self._pids[name] for name in victims}
         while time.monotonic() - start < PATIENCE:
             # Only where nobody was left to take over, control may need a person.
@@ -95,9 +100,6 @@ class Killer:
         except ProcessLookupError:
             # The other's death, a moment ago, is no reason to die.
             self.complain(f"the {name} (pid {self._pids[name]}) had died before it was killed")
-        # Readable once it is dead.
-        select.select([self._pidfds[name]], [], [], PATIENCE)
-
     def _bring_up(self) -> bool:
         self.say("nobody is left: laneway up -d")
         # Without the one that others start and stop meanwhile: their wish may be the contrary.

@@ -2,9 +2,15 @@
 //!
 //! `control` is that witness. Each other file is one promise, and says what would break it.
 
+mod clean;
 pub mod control;
+mod disk;
 mod hand_over;
+mod scarce;
+mod shared;
 mod stop;
+mod upgrade;
+mod v1;
 
 use crate::harness::Fleet;
 
