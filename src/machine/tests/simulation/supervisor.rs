@@ -539,7 +539,10 @@ impl Supervisor {
         let actions = match self.fleet.standing(id) {
             Standing::New => {
                 promises::note_wish(world, &self.fleet, request);
-                self.step(world, Event::Request { id, request: request.clone() })?
+                promises::about_a_new_request(world, id);
+                let actions = self.step(world, Event::Request { id, request: request.clone() })?;
+                world.heard.insert(id);
+                actions
             }
             Standing::Waits => Vec::new(),
             Standing::Answered(answer) => vec![Action::Reply { id, answer }],
