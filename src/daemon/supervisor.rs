@@ -158,12 +158,13 @@ impl Supervisor {
     async fn run(self, ready: &mut Option<File>) -> Result<(), String> {
         let Self { plan, home, fleet, launch, mut inheritance } = self;
         let say = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
-        let after = match (ready.is_some(), inheritance.distrust) {
-            (true, _) => After::Both,
-            (false, true) => After::Crashes,
-            (false, false) => After::Supervisor,
-        };
         let left = inheritance.remove(Kept::Records);
+        let after = match (&left, inheritance.distrust) {
+            // The first of its pair, or one before it died too early to leave any.
+            (None, _) => After::Both,
+            (Some(_), true) => After::Crashes,
+            (Some(_), false) => After::Supervisor,
+        };
         let left_listener = inheritance.remove(Kept::Listener);
         let Inheritance { estate, link, keeper, pipes, .. } = inheritance;
         let keeper_pid = pid_of(&keeper).ok_or("the keeper is gone already")?;
@@ -174,10 +175,13 @@ impl Supervisor {
         let original = Original { descriptors: launch.descriptors, umask: launch.umask };
         let spawner = Spawner::start(&fleet, cgroups.clone(), original, Arc::clone(&link));
         let spawner = spawner.map_err(|e| say("no thread", &e))?;
-        let (records, recorded) = records(&home, left, after).map_err(|e| say("the records", &e))?;
+        let (mut records, recorded) = records(&home, left).map_err(|e| say("the records", &e))?;
         let before = home.last_plan();
         let is_same = |id| before.as_ref().is_some_and(|before| is_same(before, &plan, id));
         let adopted = Adopted::find(&plan, recorded, after, &spawner, &link, is_same);
+        if after == After::Both {
+            adopted.record(&plan, &link, &mut records);
+        }
         let prober = Prober::new(Clock::start()).map_err(|e| say("the HTTP client", &e))?;
         let tools = Tools { spawner, keeper: Arc::clone(&link), prober };
         let listener = listen(&home, left_listener, &link).map_err(|e| say("the control socket", &e))?;
@@ -233,19 +237,15 @@ async fn upgrade_keeper(link: Arc<KeeperLink>) {
 }
 
 /// The records of this fleet, and what stands in them.
-fn records(home: &Home, left: Option<OwnedFd>, after: After) -> io::Result<(Records, Recorded)> {
+fn records(home: &Home, left: Option<OwnedFd>) -> io::Result<(Records, Recorded)> {
     let disk = home.records().inspect_err(|error| warn!("the records cannot be kept on the disk: {error}")).ok();
-    match left {
-        Some(left) if after != After::Both => {
-            let records = Records::inherit(left, disk)?;
-            let recorded = records.read();
-            Ok((records, recorded))
-        }
-        _ => {
-            let recorded = disk.as_ref().map(runtime::records::read).unwrap_or_default();
-            Ok((Records::new(disk)?, recorded))
-        }
+    if let Some(left) = left {
+        let records = Records::inherit(left, disk)?;
+        let recorded = records.read();
+        return Ok((records, recorded));
     }
+    let recorded = disk.as_ref().map(runtime::records::read).unwrap_or_default();
+    Ok((Records::new(disk)?, recorded))
 }
 
 /// Whether an instance is the same, at the same place, in both plans.

@@ -54,8 +54,9 @@ impl Record {
             Some(_) if room == bytes.len() => bytes,
             Some(head) => match head.iter().rposition(|byte| *byte == b'\n') {
                 Some(last) => head.get(..=last).unwrap_or_default(),
-                // The line that is too long for what is left goes, and so does its beginning.
-                None if self.whole > self.start => {
+                // The line that is too long for what is left goes, and so does its beginning, unless that may stand in
+                // the log already.
+                None if self.whole > self.start && self.unsure.seq == 0 => {
                     let beginning = self.end.saturating_sub(self.whole);
                     self.end = self.whole;
                     self.dropped = self.dropped.saturating_add(beginning);
@@ -146,8 +147,10 @@ impl Record {
         self
     }
 
+    /// It is empty: nothing of it can stand in the log any more.
     fn restart(&mut self) {
         (self.start, self.end, self.whole) = (BEGIN, BEGIN, BEGIN);
+        self.unsure = Place::default();
     }
 }
 

@@ -27,6 +27,8 @@ pub mod spool;
 mod streams;
 mod supervisor;
 pub mod table;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use index::{INDEX_RECORD, IndexRecord};

@@ -219,7 +219,9 @@ impl Shared {
             keeper.logs.set_record(&self.journal, log, record);
         }
         let record = keeper.logs.record(log);
-        let Some(place) = file.place().filter(|_| keeper.leader == desk.thread) else {
+        // All of it may have stood in the log.
+        let is_more = keeper.leader == desk.thread && record.backlog() > 0;
+        let Some(place) = file.place().filter(|_| is_more) else {
             keeper.logs.give_back(&self.journal, log, desk.thread, file);
             return keeper;
         };

@@ -14,6 +14,8 @@ use crate::plan::spec::{
     Plan, Restart, RestartPolicy, Spec,
 };
 
+mod simulation;
+
 const A: InstanceId = InstanceId(0);
 const B: InstanceId = InstanceId(1);
 

@@ -202,14 +202,9 @@ fn fork(prepared: &Prepared) -> io::Result<Newborn> {
 
 /// In the child: never returns, never allocates, never locks.
 fn become_program(prepared: &Prepared) -> ! {
-    if let Some(BirthPlace { descriptor, offset }) = prepared.birth_place {
-        // First of all: if the supervisor dies now, its successor knows whom it made.
-        // SAFETY: plain system calls.
-        unsafe {
-            let pid = libc::getpid().to_le_bytes();
-            libc::pwrite(descriptor, pid.as_ptr().cast(), pid.len(), offset);
-        }
-    }
+    // First of all: if the supervisor dies now, its successor knows whom it made.
+    // SAFETY: a plain system call.
+    note_birth(prepared, unsafe { libc::getpid() });
     let failed = match set_up(prepared) {
         Ok(()) => {
             let (path, arguments, environment) =
@@ -220,10 +215,20 @@ fn become_program(prepared: &Prepared) -> ! {
         }
         Err(error) => error as i32,
     };
+    // It has become nothing: a successor is not to count that as the end of something.
+    note_birth(prepared, 0);
     // SAFETY: plain system calls.
     unsafe {
         libc::write(prepared.failure, failed.to_ne_bytes().as_ptr().cast(), 4);
         libc::_exit(127)
+    }
+}
+
+fn note_birth(prepared: &Prepared, pid: libc::pid_t) {
+    if let Some(BirthPlace { descriptor, offset }) = prepared.birth_place {
+        let pid = pid.to_le_bytes();
+        // SAFETY: a plain system call.
+        unsafe { libc::pwrite(descriptor, pid.as_ptr().cast(), pid.len(), offset) };
     }
 }
 

@@ -3,7 +3,6 @@
 //! Only membership is used, no controllers, so a hybrid hierarchy or a delegated subtree is enough. `cgroup.kill` came
 //! with Linux 5.14; before it, the cgroup is frozen, so that nobody forks away, and its members are killed one by one.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -72,12 +71,12 @@ impl Cgroups {
         path.is_dir().then_some(Cgroup { path })
     }
 
-    /// Kills and clears whatever earlier supervisors left here but the runs in `adopted`. Returns how many it cleared.
+    /// Kills and clears whatever earlier supervisors left here of the runs that `is_left` names. Returns how many it cleared.
     #[must_use]
-    pub fn clear(&self, adopted: &BTreeSet<String>) -> usize {
+    pub fn clear(&self, is_left: impl Fn(&str) -> bool) -> usize {
         let Ok(entries) = fs::read_dir(&self.base) else { return 0 };
         let left = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        let left = left.filter(|entry| !entry.file_name().to_str().is_some_and(|run| adopted.contains(run)));
+        let left = left.filter(|entry| entry.file_name().to_str().is_none_or(&is_left));
         left.map(|entry| Cgroup { path: entry.path() })
             .filter(|cgroup| {
                 let lived = cgroup.is_populated();

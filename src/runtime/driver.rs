@@ -225,13 +225,16 @@ impl Driver {
         let mut child = signal(SignalKind::child())?;
         upgrade::hear_signals();
         self.listen_to_keeper(keeper);
-        let mut actions = self.fleet.resume(self.clock.now());
-        self.save();
+        let now = self.clock.now();
+        let mut actions = self.fleet.resume(now);
         let who = std::mem::take(&mut self.wanted);
         if !who.is_empty() {
             let id = self.next_request();
-            actions.extend(self.step(Event::Request { id, request: Request::Start { who, wait: Wait::Started } }));
+            let request = Request::Start { who, wait: Wait::Started };
+            actions.extend(self.fleet.step(Event::Request { id, request }, now));
         }
+        // Not before: who shall run would be forgotten if this supervisor died in between.
+        self.save();
         if self.obey(actions) {
             return Ok(());
         }
@@ -409,13 +412,17 @@ impl Driver {
     fn take_fact(&mut self, fact: Fact) -> Vec<Action> {
         match fact {
             Fact::Event(event) => {
-                if let Event::Swept { run, left } = &event
-                    && left.is_empty()
+                let swept =
+                    if let Event::Swept { run, left } = &event { left.is_empty().then_some(*run) } else { None };
+                let actions = self.step(event);
+                // Else its end has not been heard of: then it is swept once more, and recorded until then.
+                if let Some(run) = swept
+                    && self.fleet.instance(run.instance).state.run() != Some(run)
                 {
-                    self.trees.remove(run);
-                    self.tools.keeper.is_over(*run);
+                    self.trees.remove(&run);
+                    self.tools.keeper.is_over(run);
                 }
-                self.step(event)
+                actions
             }
             Fact::Born(run, tree) => {
                 let pid = tree.pid();
@@ -529,6 +536,7 @@ impl Driver {
             match action {
                 Action::Spawn { run, work } => self.spawn(run, work),
                 Action::Recall { run } => {
+                    self.tools.spawner.is_in_doubt();
                     let _ = self.facts.send(Fact::Recall(run, self.clock.now()));
                 }
                 Action::Signal { run, signal } => {
@@ -572,10 +580,12 @@ impl Driver {
     fn recall(&mut self, run: Run, since: Mono) -> Vec<Action> {
         if let Some(pid) = self.records.born(run) {
             let label = label(self.fleet.plan(), run);
-            let Some(tree) =
-                self.tools.spawner.adopt_newborn(&label, pid, self.tools.keeper.output_of(run).unwrap_or(0))
-            else {
-                // It lived and is gone, and so is whoever could say how.
+            let output = self.tools.keeper.output_of(run).unwrap_or(0);
+            let newborn = self.tools.spawner.adopt_newborn(&label, pid, output);
+            self.tools.spawner.is_settled();
+            let Some(tree) = newborn else {
+                // It lived and is gone, and so is whoever could say how. What it left goes too: nobody could find it later.
+                self.tools.spawner.clear_leftovers(|other| other == label);
                 let mut actions = self.step(Event::Spawned { run, pid });
                 actions.extend(self.step(Event::Exited { run, exit: Exit::Unknown }));
                 return actions;
@@ -592,6 +602,7 @@ impl Driver {
             });
             return Vec::new();
         }
+        self.tools.spawner.is_settled();
         self.step(Event::Unborn { run })
     }
 

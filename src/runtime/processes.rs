@@ -172,12 +172,21 @@ pub fn writes_to_pipe(pid: u32, inode: u64) -> bool {
     is_it(1) || is_it(2)
 }
 
+/// Whether it holds the pipe `inode`, under whatever descriptor.
+#[must_use]
+pub fn holds_pipe(pid: u32, inode: u64) -> bool {
+    descriptor_of(pid, &format!("pipe:[{inode}]")).is_some()
+}
+
 /// The descriptor under which a process holds the socket `inode`.
 #[must_use]
 pub fn socket_descriptor(pid: u32, inode: u32) -> Option<u32> {
-    let wanted = format!("socket:[{inode}]");
+    descriptor_of(pid, &format!("socket:[{inode}]"))
+}
+
+fn descriptor_of(pid: u32, wanted: &str) -> Option<u32> {
     for entry in fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten() {
-        if fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == wanted.as_str()) {
+        if fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == wanted) {
             return entry.file_name().to_str()?.parse().ok();
         }
     }

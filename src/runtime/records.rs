@@ -86,7 +86,8 @@ pub struct Records {
 }
 
 impl Records {
-    /// New ones, with nothing in them.
+    /// New ones, with nothing in them. What stands on the disk stays there until it is replaced: this supervisor may die
+    /// before the next one can find anything else.
     ///
     /// # Errors
     /// When the system has no memory to give.
@@ -96,12 +97,17 @@ impl Records {
         header[..MAGIC.len()].copy_from_slice(MAGIC);
         header[MAGIC.len()..].copy_from_slice(&boot_id());
         memory.write_all_at(&header, 0)?;
+        let mut numbers = BTreeMap::new();
         if let Some(disk) = &disk {
-            // What an earlier pair knew was read before, or is of no use.
-            let emptied = disk.set_len(0).and_then(|()| disk.write_all_at(&header, 0));
-            emptied.unwrap_or_else(|error| warn!("the records cannot be written: {error}"));
+            let mut before = [0; MAGIC.len() + BOOT_ID];
+            if disk.read_exact_at(&mut before, 0).is_ok() && before == header {
+                numbers = newest_numbers(disk);
+            } else {
+                let emptied = disk.set_len(0).and_then(|()| disk.write_all_at(&header, 0));
+                emptied.unwrap_or_else(|error| warn!("the records cannot be written: {error}"));
+            }
         }
-        Ok(Self { memory, mirror: disk.map(Mirror::start).transpose()?, numbers: BTreeMap::new() })
+        Ok(Self { memory, mirror: disk.map(Mirror::start).transpose()?, numbers })
     }
 
     /// Those of an earlier supervisor, in memory that it left.
@@ -110,11 +116,7 @@ impl Records {
     /// When the system has no thread to give.
     pub fn inherit(memory: OwnedFd, disk: Option<File>) -> io::Result<Self> {
         let memory = File::from(memory);
-        let mut numbers = BTreeMap::new();
-        for (place, half) in places(&memory) {
-            let newest = [0, 1].into_iter().filter_map(|which| read_half(&memory, place, half, which)).max();
-            numbers.insert(place, newest.map_or(0, |(number, _)| number));
-        }
+        let numbers = newest_numbers(&memory);
         Ok(Self { memory, mirror: disk.map(Mirror::start).transpose()?, numbers })
     }
 
@@ -228,6 +230,15 @@ fn place_of(id: InstanceId) -> u64 {
     INSTANCES.0 + u64::from(id.0) * INSTANCES.1
 }
 
+/// How often each record was written, by its place.
+fn newest_numbers(file: &File) -> BTreeMap<u64, u64> {
+    let newest = |(place, half)| {
+        let numbers = [0, 1].into_iter().filter_map(|which| read_half(file, place, half, which));
+        (place, numbers.map(|(number, _)| number).max().unwrap_or(0))
+    };
+    places(file).into_iter().map(newest).collect()
+}
+
 /// The younger of the two halves that is whole and understood.
 fn newest<T: DeserializeOwned>(file: &File, place: u64, half: usize) -> Option<T> {
     let mut halves: Vec<_> = [0, 1].into_iter().filter_map(|which| read_half(file, place, half, which)).collect();
@@ -326,5 +337,40 @@ impl Mirror {
     fn flushed(&self) -> (watch::Receiver<u64>, u64) {
         let asked = self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner).asked;
         (self.written.clone(), asked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk() -> File {
+        File::from(memfd_create(CString::default().as_c_str(), MFdFlags::MFD_CLOEXEC).unwrap())
+    }
+
+    fn record(generation: u64) -> Record {
+        let mut instance = Instance::at_rest(true);
+        instance.generation = generation;
+        Record { name: InstanceName::parse("a").unwrap(), instance, process: None, output: None }
+    }
+
+    async fn written(records: &mut Records, generation: u64) {
+        records.write(InstanceId(0), &record(generation));
+        records.flushed().await;
+    }
+
+    #[tokio::test]
+    async fn a_pair_that_dies_young_takes_no_earlier_records_with_it() {
+        let disk = disk();
+        let mut first = Records::new(Some(disk.try_clone().unwrap())).unwrap();
+        for generation in 1..=3 {
+            written(&mut first, generation).await;
+        }
+        let of_disk = || read(&disk).instances.into_iter().next().flatten();
+        assert_eq!(of_disk(), Some(record(3)));
+        let mut second = Records::new(Some(disk.try_clone().unwrap())).unwrap();
+        assert_eq!(of_disk(), Some(record(3)), "until there is something newer");
+        written(&mut second, 1).await;
+        assert_eq!(of_disk(), Some(record(1)), "the newer one counts, whatever stands beside it");
     }
 }

@@ -4,12 +4,13 @@
 //! clean whatever laneway was started with: own session, empty signal mask, default dispositions, descriptors 0 to 2,
 //! original limit and umask, a raised OOM score (so that the kernel takes it before the supervisor).
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use nix::fcntl::{OFlag, open};
@@ -67,6 +68,8 @@ pub struct Spawner {
     jobs: mpsc::Sender<(Prepare, Reply)>,
     /// First processes of runs: to be reaped by their run, and by nobody else.
     known: Arc<Mutex<HashSet<u32>>>,
+    /// How many runs may have been born before this supervisor was.
+    in_doubt: Arc<AtomicUsize>,
     /// Has the children of dead supervisors.
     keeper: Arc<KeeperLink>,
     fleet: Arc<str>,
@@ -87,8 +90,14 @@ impl Spawner {
         let (jobs, queue) = mpsc::channel::<(Prepare, Reply)>();
         let known = Arc::new(Mutex::new(HashSet::new()));
         let fleet: Arc<str> = fleet.into();
-        let spawner =
-            Self { jobs, known: Arc::clone(&known), keeper, fleet: Arc::clone(&fleet), cgroups: cgroups.clone() };
+        let spawner = Self {
+            jobs,
+            known: Arc::clone(&known),
+            in_doubt: Arc::default(),
+            keeper,
+            fleet: Arc::clone(&fleet),
+            cgroups: cgroups.clone(),
+        };
         std::thread::Builder::new().name("spawner".to_owned()).stack_size(256 * 1024).spawn(move || {
             for (prepare, reply) in queue {
                 let made = prepare().and_then(|job| {
@@ -136,17 +145,19 @@ impl Spawner {
         let process = Process::read(pid)?;
         let marker = format!("{MARKER}={}:{label}", self.fleet);
         let is_ours = [std::process::id(), self.keeper.pid()].contains(&process.parent)
-            || processes::was_started_with(pid, |entry| entry == marker.as_bytes());
+            || processes::was_started_with(pid, |entry| entry == marker.as_bytes())
+            // It has not become its program yet, and its parents are dead.
+            || processes::holds_pipe(pid, output);
         is_ours.then(|| self.adopt(label, Identity { pid, start_time: process.start_time }, output))?
     }
 
-    /// Ends everything that earlier supervisors left but the runs `adopted`: nothing runs twice.
-    pub fn clear_leftovers(&self, adopted: &BTreeSet<String>) {
-        let left = self.cgroups.as_ref().map_or(0, |cgroups| cgroups.clear(adopted));
+    /// Ends what earlier supervisors left of the runs that `is_left` names: nothing runs twice.
+    pub fn clear_leftovers(&self, is_left: impl Fn(&str) -> bool) {
+        let left = self.cgroups.as_ref().map_or(0, |cgroups| cgroups.clear(&is_left));
         if left > 0 {
             warn!("ended the processes of {left} runs that an earlier supervisor left");
         }
-        for survivor in tree::kill_leftovers(&self.fleet, adopted) {
+        for survivor in tree::kill_leftovers(&self.fleet, &is_left) {
             warn!("ended pid {} ({}), which an earlier supervisor left", survivor.pid, survivor.command);
         }
     }
@@ -154,6 +165,9 @@ impl Spawner {
     /// Reaps children that are no run's first process: orphans of servers, which come to us as subreaper, or to the
     /// keeper where their server is the child of a dead supervisor.
     pub fn reap_strangers(&self) {
+        if self.in_doubt.load(Ordering::Acquire) > 0 {
+            return;
+        }
         let known = self.known();
         for pid in processes::children_of(std::process::id()) {
             if !known.contains(&pid) {
@@ -166,6 +180,17 @@ impl Spawner {
                 self.keeper.reap(pid);
             }
         }
+    }
+
+    /// A run may have been born before this supervisor was. Until `is_settled`, its first process is no stranger.
+    pub fn is_in_doubt(&self) {
+        self.in_doubt.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// It is known whether the run was born.
+    pub fn is_settled(&self) {
+        self.in_doubt.fetch_sub(1, Ordering::AcqRel);
+        self.reap_strangers();
     }
 
     /// Living children of ours and of the keeper that are no run's first process.

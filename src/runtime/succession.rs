@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::driver::label;
 use super::link::{Estate, KeeperLink, run_of};
-use super::records::{Record, Recorded};
+use super::records::{Record, Recorded, Records};
 use super::spawn::Spawner;
 use super::tree::Tree;
 use crate::keeper::protocol::{Kept, Order};
@@ -165,6 +165,8 @@ impl Adopted {
                 }
                 // What else there is of it ends with the leftovers.
                 (Found::Gone, Some(run)) => adopted.gone.push(run),
+                // The supervisor before knew that it is gone, and died too.
+                (Found::Nothing, Some(run)) if goes_on && instance.state.pid().is_some() => adopted.gone.push(run),
                 // It may be being born.
                 (Found::Nothing, Some(run)) if goes_on => {
                     known.insert(label(plan, run));
@@ -174,11 +176,26 @@ impl Adopted {
             let held = instance.held;
             adopted.instances.push(if goes_on { instance } else { Instance::at_rest(held) });
         }
-        spawner.clear_leftovers(&known);
+        spawner.clear_leftovers(|run| !known.contains(run));
         if !adopted.trees.is_empty() {
             info!("took over {} running processes", adopted.trees.len());
         }
         adopted
+    }
+
+    /// Records what goes on, so that whoever succeeds this supervisor finds all of it.
+    pub fn record(&self, plan: &Plan, keeper: &KeeperLink, records: &mut Records) {
+        for (id, instance) in plan.ids().zip(&self.instances) {
+            let run = instance.state.run();
+            let tree = self.trees.iter().find(|(of, _)| Some(*of) == run);
+            let record = Record {
+                name: plan.spec(id).name.clone(),
+                instance: instance.clone(),
+                process: tree.map(|(_, tree)| tree.identity()),
+                output: run.and_then(|run| keeper.output_of(run)),
+            };
+            records.write(id, &record);
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! The first process is a child of this supervisor, or of one that died before it: then it is the keeper's child, or
 //! after the death of both nobody's that we know. What differs is how its end is learned and who reaps it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::parent_id;
 use std::sync::Arc;
@@ -328,16 +328,16 @@ fn kill_family(orphan: &Process, keeper: u32) {
     }
 }
 
-/// Kills every living process that earlier supervisors of `fleet` left but those of the runs in `adopted`, waits until
-/// they are gone, and says whom: a killed server holds its port until it has ended.
+/// Kills every living process that earlier supervisors of `fleet` left of the runs that `is_left` names, waits until they
+/// are gone, and says whom: a killed server holds its port until it has ended.
 #[must_use]
-pub fn kill_leftovers(fleet: &str, adopted: &BTreeSet<String>) -> Vec<Survivor> {
+pub fn kill_leftovers(fleet: &str, is_left: impl Fn(&str) -> bool) -> Vec<Survivor> {
     let prefix = format!("{MARKER}={fleet}:");
-    let is_left = |entry: &[u8]| {
+    let is_marked = |entry: &[u8]| {
         let label = entry.strip_prefix(prefix.as_bytes()).map(String::from_utf8_lossy);
-        label.is_some_and(|label| !adopted.contains(label.as_ref()))
+        label.is_some_and(|label| is_left(&label))
     };
-    end(|process| processes::was_started_with(process.pid, is_left))
+    end(|process| processes::was_started_with(process.pid, is_marked))
 }
 
 /// Kills whoever is left of the children of this process and of the keeper, where nothing is meant to run any more.

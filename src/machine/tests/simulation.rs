@@ -1,0 +1,422 @@
+//! Whole fleets in virtual time, under random faults: servers crash and hang, disks are slow, clients ask, and keeper and
+//! supervisor are killed between any two steps of theirs. One seed is one story, and is told the same way each time.
+//!
+//! `LANEWAY_SIM_SEEDS=100000 cargo test --lib simulation` looks at more; `LANEWAY_SIM_SEED=123` tells one.
+
+mod dice;
+mod fleets;
+mod promises;
+mod supervisor;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{Goal, InstanceId, Request, RequestId, Wait};
+use supervisor::{After, Supervisor};
+use world::{Fault, Happening, Killed, MOMENTS, Victim, World};
+
+/// How many stories are enough for every day.
+const SEEDS: u64 = 2000;
+
+/// Somebody who asked for something.
+struct Client {
+    request: Request,
+    is_answered: bool,
+    /// Both died: whoever asked was told that his connection broke, and gives up.
+    gave_up: bool,
+}
+
+/// One story.
+struct Story {
+    world: World,
+    supervisor: Option<Supervisor>,
+    clients: BTreeMap<RequestId, Client>,
+    /// What each instance is wanted to do, if that is certain.
+    goals: Vec<Option<Goal>>,
+    /// Who stopped, as a person was told.
+    held: BTreeSet<InstanceId>,
+    is_down_asked: bool,
+    is_over: bool,
+    events: u64,
+}
+
+impl Story {
+    fn new(seed: u64, is_told: bool) -> Self {
+        let mut world = World::new(seed, is_told);
+        world.soon(0, 1, Happening::Up);
+        let is_long = world.dice.chance(20);
+        let troubled = if is_long { 60 } else { 20 };
+        for _ in 0..world.dice.between(2, 10) {
+            world.soon(0, troubled * 1000, Happening::NewRequest);
+        }
+        for _ in 0..world.dice.between(1, 12) {
+            let fault = match world.dice.between(0, 9) {
+                0 => Fault::DiskHangs,
+                1 => Fault::Obstacle,
+                _ => Fault::Kill {
+                    whom: match world.dice.between(0, 9) {
+                        0..6 => Victim::Supervisor,
+                        6..9 => Victim::Keeper,
+                        _ => Victim::Both,
+                    },
+                    when: world.dice.pick(&MOMENTS),
+                    after: world.dice.between(0, 12),
+                },
+            };
+            world.soon(0, troubled * 1000, Happening::Fault(fault));
+        }
+        // Some come in a row.
+        if world.dice.chance(50) {
+            let at = world.dice.millis(0, troubled * 1000);
+            for number in 0..world.dice.between(2, 5) {
+                let whom = world.dice.pick(&[Victim::Supervisor, Victim::Keeper]);
+                let when = world.dice.pick(&MOMENTS);
+                let fault = Fault::Kill { whom, when, after: world.dice.between(0, 3) };
+                world.after(at + Duration::from_millis(7 * number), Happening::Fault(fault));
+            }
+        }
+        world.after(Duration::from_secs(troubled), Happening::Calm);
+        world.soon(100, 900, Happening::Look);
+        let goals = vec![None; world.plan.specs.len()];
+        Self {
+            world,
+            supervisor: None,
+            clients: BTreeMap::new(),
+            goals,
+            held: BTreeSet::new(),
+            is_down_asked: false,
+            is_over: false,
+            events: 0,
+        }
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        while !self.is_over && self.world.broken.is_none() {
+            let Some(happening) = self.world.next() else {
+                self.world.broke("nothing happens any more");
+                break;
+            };
+            self.events += 1;
+            if self.events > 400_000 {
+                self.world.broke("it never ends");
+            }
+            let result = self.happens(happening);
+            self.bury(result);
+        }
+        self.world.broken.clone().map_or(Ok(()), Err)
+    }
+
+    /// Whoever was killed forgets everything.
+    fn bury(&mut self, _: Result<(), Killed>) {
+        if self.supervisor.as_ref().map(|supervisor| supervisor.pid) != self.world.supervisor {
+            self.supervisor = None;
+        }
+        if self.supervisor.as_ref().is_some_and(|supervisor| supervisor.has_ended) {
+            self.ends();
+        }
+        if self.world.is_pending(|it| matches!(it, Happening::Up)) {
+            self.goals.fill(None);
+            for client in self.clients.values_mut() {
+                client.gave_up = true;
+            }
+        }
+    }
+
+    /// `down` is done.
+    fn ends(&mut self) {
+        self.is_over = true;
+        let left = self.world.living(|process| process.conduct.dying < 3000);
+        if !left.is_empty() {
+            self.world.broke(format!("laneway has ended, and {left:?} are left"));
+        }
+        if !self.is_down_asked {
+            self.world.broke("laneway has ended, and nobody asked for that");
+        }
+    }
+
+    fn happens(&mut self, happening: Happening) -> Result<(), Killed> {
+        match &happening {
+            Happening::Fault(fault) => self.breaks(*fault),
+            Happening::NewRequest => self.new_request(None),
+            Happening::Asks(id) => return self.asks(*id),
+            Happening::Replies { supervisor, id } => {
+                if self.world.supervisor == Some(*supervisor) {
+                    self.answered(*id);
+                }
+            }
+            Happening::Notes(pid) => {
+                self.world.notes(*pid);
+                return self.world.pass(world::Moment::Noted);
+            }
+            Happening::Forks(pid) => self.world.forks(*pid),
+            Happening::Execs(pid) => {
+                let maker = self.world.processes.get(pid).map(|process| process.parent);
+                match &mut self.supervisor {
+                    Some(supervisor) if maker == Some(supervisor.pid) => {
+                        return supervisor.happens(&mut self.world, &happening);
+                    }
+                    Some(_) | None => {
+                        self.world.execs(*pid);
+                    }
+                }
+            }
+            Happening::Dies { pid, exit } => {
+                if self.world.dies(*pid, *exit) {
+                    self.world.pass(world::Moment::Died)?;
+                    if let Some(supervisor) = &mut self.supervisor {
+                        return supervisor.happens(&mut self.world, &happening);
+                    }
+                }
+            }
+            Happening::Reaps { keeper, pid } => {
+                if self.world.keeper == Some(*keeper) && self.world.reap(*pid, *keeper) {
+                    return self.world.pass(world::Moment::Reaped);
+                }
+            }
+            Happening::Job { supervisor, .. }
+            | Happening::Noticed { supervisor, .. }
+            | Happening::SweepRound { supervisor, .. }
+            | Happening::ProbeEnds { supervisor, .. }
+            | Happening::Flushed { supervisor }
+            | Happening::Recalls { supervisor, .. }
+            | Happening::Deadline { supervisor, .. }
+            | Happening::KeeperIsMissed { supervisor } => {
+                let of = *supervisor;
+                if let Some(supervisor) = self.supervisor.as_mut().filter(|supervisor| supervisor.pid == of) {
+                    return supervisor.happens(&mut self.world, &happening);
+                }
+            }
+            Happening::SupervisorStarts { keeper } => {
+                if self.world.keeper == Some(*keeper) {
+                    let after = if self.world.is_kept { After::Supervisor } else { After::Both };
+                    return self.supervisor_starts(*keeper, after);
+                }
+            }
+            Happening::Up => return self.up(),
+            Happening::Look => self.look(),
+            Happening::Calm => self.calm(),
+            Happening::AllIsWell => self.all_is_well(),
+            Happening::TheEnd => self.world.broke("down does not end"),
+        }
+        Ok(())
+    }
+
+    fn breaks(&mut self, fault: Fault) {
+        if self.world.is_calm {
+            return;
+        }
+        let now = self.world.now;
+        match fault {
+            Fault::Kill { whom, when, after } => {
+                self.world.tell(|| format!("{whom:?} shall die at {when:?} after {after}"));
+                self.world.set_trap(whom, when, after);
+            }
+            Fault::DiskHangs => self.world.disk_hangs_until = now + self.world.dice.millis(100, 3000),
+            Fault::Obstacle => self.world.obstacle_until = now + self.world.dice.millis(100, 3000),
+        }
+    }
+
+    fn supervisor_starts(&mut self, parent: u32, after: After) -> Result<(), Killed> {
+        let pid = self.world.start(parent);
+        self.world.tell(|| format!("supervisor {pid} starts after {after:?}"));
+        self.world.supervisor = Some(pid);
+        let before = self.world.shared.instances.clone();
+        let seed = self.world.dice.between(0, u64::MAX - 1);
+        let supervisor = Supervisor::start(&mut self.world, pid, after, seed)?;
+        if after == After::Supervisor {
+            promises::about_a_successor(&mut self.world, &before, &supervisor.fleet);
+        }
+        self.supervisor = Some(supervisor);
+        for (id, _) in self.clients.iter().filter(|(_, client)| !client.is_answered && !client.gave_up) {
+            self.world.soon(0, 20, Happening::Asks(*id));
+        }
+        Ok(())
+    }
+
+    /// A person types `up`.
+    fn up(&mut self) -> Result<(), Killed> {
+        let keeper = self.world.start(world::INIT);
+        self.world.keeper = Some(keeper);
+        let held = std::mem::take(&mut self.held);
+        self.supervisor_starts(keeper, After::Both)?;
+        let is_held = |id: &InstanceId| self.supervisor.as_ref().is_some_and(|s| s.fleet.instance(*id).held);
+        let forgotten: Vec<_> = held.iter().filter(|id| !is_held(id)).collect();
+        if !forgotten.is_empty() {
+            self.world.broke(format!("{forgotten:?} were stopped, a person was told so, and nobody remembers"));
+        }
+        self.held = held;
+        let who = self.world.ids();
+        self.new_request(Some(Request::Start { who, wait: Wait::Started }));
+        Ok(())
+    }
+
+    fn new_request(&mut self, request: Option<Request>) {
+        if self.is_down_asked {
+            return;
+        }
+        let dice = &mut self.world.dice;
+        let request = request.unwrap_or_else(|| {
+            let count = self.world.plan.specs.len();
+            let mut who: Vec<_> = (0..dice.between(1, 3)).map(|_| dice.position(count)).collect();
+            who.sort_unstable();
+            who.dedup();
+            let who = who.into_iter().map(|index| InstanceId(u32::try_from(index).unwrap())).collect();
+            let wait =
+                if dice.chance(50) { Wait::Started } else { Wait::Healthy { timeout: dice.millis(500, 20_000) } };
+            match dice.between(0, 5) {
+                0 | 1 => Request::Start { who, wait },
+                2 | 3 => Request::Restart { who, wait },
+                _ => Request::Stop { who },
+            }
+        });
+        let id = RequestId(self.clients.len() as u64 + 1);
+        self.clients.insert(id, Client { request, is_answered: false, gave_up: false });
+        self.world.soon(0, 5, Happening::Asks(id));
+    }
+
+    fn asks(&mut self, id: RequestId) -> Result<(), Killed> {
+        let client = &self.clients[&id];
+        if client.is_answered || client.gave_up {
+            return Ok(());
+        }
+        let request = client.request.clone();
+        let Some(supervisor) = &mut self.supervisor else { return Ok(()) };
+        self.world.tell(|| format!("a client asks {id:?}: {request:?}"));
+        let (up, down) = match &request {
+            Request::Start { who, .. } | Request::Restart { who, .. } => (who.clone(), Vec::new()),
+            Request::Stop { who } => (Vec::new(), who.clone()),
+            Request::Down { .. } => (Vec::new(), self.world.ids()),
+        };
+        if supervisor.fleet.standing(id) == super::Standing::New && !supervisor.fleet.is_ending() {
+            let mut next = up;
+            while let Some(one) = next.pop() {
+                self.goals[one.index()] = Some(Goal::Up);
+                self.held.remove(&one);
+                next.extend(self.world.plan.spec(one).depends_on.iter().map(|dependency| dependency.on));
+            }
+            for one in down {
+                self.goals[one.index()] = Some(Goal::Down);
+            }
+        }
+        supervisor.asked(&mut self.world, id, &request)
+    }
+
+    fn answered(&mut self, id: RequestId) {
+        let Some(client) = self.clients.get_mut(&id).filter(|client| !client.is_answered && !client.gave_up) else {
+            return;
+        };
+        client.is_answered = true;
+        self.world.tell(|| format!("{id:?} is answered"));
+        if let Request::Stop { who } = &client.request
+            && self.world.disk_hangs_until <= self.world.now
+        {
+            let is_down = |one: &&InstanceId| self.goals[one.index()] == Some(Goal::Down);
+            self.held.extend(who.iter().filter(is_down));
+        }
+    }
+
+    fn look(&mut self) {
+        self.world.soon(700, 900, Happening::Look);
+        let Some(supervisor) = &self.supervisor else { return };
+        promises::about_standstill(&mut self.world, supervisor);
+        if self.clients.values().all(|client| client.is_answered || client.gave_up) {
+            for id in self.world.ids() {
+                let goal = self.goals[id.index()];
+                if goal.is_some_and(|goal| goal != supervisor.goal(id)) {
+                    self.world.broke(format!("{id:?} is wanted {goal:?}, and that was forgotten"));
+                }
+            }
+        }
+    }
+
+    fn calm(&mut self) {
+        self.world.is_calm = true;
+        self.world.disarm();
+        self.world.obstacle_until = self.world.now;
+        if self.supervisor.is_none() || self.world.is_pending(|it| matches!(it, Happening::Asks(_))) {
+            self.world.soon(50, 100, Happening::Calm);
+            return;
+        }
+        self.world.tell(|| "from now on nothing breaks".to_owned());
+        let who = self.world.ids();
+        self.world.after(Duration::from_secs(40), Happening::AllIsWell);
+        // What began in bad times would go on with them.
+        self.new_request(Some(Request::Restart { who, wait: Wait::Started }));
+    }
+
+    fn all_is_well(&mut self) {
+        let Some(supervisor) = &self.supervisor else {
+            self.world.broke("no supervisor in calm times");
+            return;
+        };
+        promises::about_calm(&mut self.world, &supervisor.fleet);
+        let unanswered: Vec<_> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| !client.is_answered && !client.gave_up)
+            .map(|(id, _)| id)
+            .collect();
+        if !unanswered.is_empty() {
+            self.world.broke(format!("nobody answers {unanswered:?}"));
+        }
+        let now = self.world.dice.chance(20);
+        self.new_request(Some(Request::Down { now }));
+        self.is_down_asked = true;
+        self.world.after(Duration::from_mins(1), Happening::TheEnd);
+        // Not even now.
+        self.world.is_calm = false;
+        if self.world.dice.chance(50) {
+            let (whom, when) =
+                (self.world.dice.pick(&[Victim::Supervisor, Victim::Keeper]), self.world.dice.pick(&MOMENTS));
+            let after = self.world.dice.between(0, 12);
+            self.breaks(Fault::Kill { whom, when, after });
+        }
+    }
+}
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// How many broken stories are named before it is enough.
+const ENOUGH: usize = 10;
+
+#[test]
+fn no_kill_of_laneway_breaks_a_promise() {
+    let seeds = match variable("LANEWAY_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..variable("LANEWAY_SIM_SEEDS").unwrap_or(SEEDS),
+    };
+    let (mut events, mut kills, mut told) = (0, 0, 0);
+    let mut broken = Vec::new();
+    for seed in seeds {
+        let mut story = Story::new(seed, false);
+        if let Err(promise) = story.run() {
+            broken.push((seed, promise));
+        }
+        events += story.events;
+        kills += story.world.kills;
+        told += 1;
+        if broken.len() == ENOUGH {
+            break;
+        }
+    }
+    println!("{told} stories, {events} events, {kills} kills of laneway");
+    let Some((seed, _)) = broken.first() else { return };
+    let mut again = Story::new(*seed, true);
+    let _ = again.run();
+    let list: Vec<_> = broken.iter().map(|(seed, promise)| format!("  LANEWAY_SIM_SEED={seed}: {promise}")).collect();
+    let lines = if told == 1 { usize::MAX } else { 60 };
+    panic!(
+        "the story of seed {seed}:
+{}
+broken promises in {told} stories:
+{}",
+        again.world.story(lines),
+        list.join(
+            "
+"
+        )
+    );
+}

@@ -1,0 +1,565 @@
+//! The supervisor of the simulation: the machine, and around it what `runtime::driver`, `succession`, `spawn` and `tree` do,
+//! step by step, in the same order. Between any two steps it may be killed: then the call returns `Killed`, and what it
+//! knew is gone.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::super::{
+    Action, Event, Exit, Fault, Fleet, Goal, Instance, InstanceId, Memory, Mono, Obstacle, Request, RequestId, Run,
+    Standing, Survivor, Verdict, Work,
+};
+use super::promises;
+use super::world::{Happening, Killed, Moment, Record, World};
+
+/// As in the driver.
+const BIRTH: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+const SWEEP_DEADLINE: Duration = Duration::from_secs(3);
+const DISK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Who died before this supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    Supervisor,
+    Both,
+}
+
+/// What it knows of a run's processes.
+#[derive(Clone, Copy, Debug)]
+struct Tree {
+    pid: u32,
+    is_reaped: bool,
+}
+
+#[derive(Debug)]
+enum Fact {
+    Born(Run, u32),
+    Event(Event),
+    Recall(Run, Mono),
+}
+
+/// A supervisor.
+pub(super) struct Supervisor {
+    pub(super) pid: u32,
+    pub(super) fleet: Fleet,
+    trees: BTreeMap<Run, Tree>,
+    /// First processes: to be reaped by their run, and by nobody else.
+    known: BTreeSet<u32>,
+    /// Runs of which it is being found out whether they were born; until that is known nobody is a stranger.
+    recalled: BTreeSet<Run>,
+    /// First processes whose end is waited for.
+    waiters: BTreeMap<Run, u32>,
+    /// Runs that are being made, or of which it is being found out whether they were.
+    pub(super) expected: BTreeSet<Run>,
+    pub(super) probing: BTreeSet<Run>,
+    memory: Memory,
+    inbox: VecDeque<Fact>,
+    spawner_is_free_at: Mono,
+    alarm: Option<Mono>,
+    /// What is not on the disk, and the replies that wait for it.
+    unwritten: Unwritten,
+    pub(super) has_ended: bool,
+}
+
+#[derive(Default)]
+struct Unwritten {
+    instances: BTreeMap<usize, Record>,
+    memory: Option<Memory>,
+    is_under_way: bool,
+    replies: Vec<RequestId>,
+}
+
+impl Supervisor {
+    /// One that goes on with what is recorded. The world knows its pid already.
+    pub(super) fn start(world: &mut World, pid: u32, after: After, seed: u64) -> Result<Self, Killed> {
+        world.pass(Moment::Started)?;
+        let recorded = match after {
+            After::Supervisor => world.shared.clone(),
+            After::Both => world.disk.clone(),
+        };
+        let mut supervisor = Self {
+            pid,
+            fleet: Fleet::new(world.plan.clone(), seed),
+            trees: BTreeMap::new(),
+            known: BTreeSet::new(),
+            recalled: BTreeSet::new(),
+            waiters: BTreeMap::new(),
+            expected: BTreeSet::new(),
+            probing: BTreeSet::new(),
+            memory: Memory::default(),
+            inbox: VecDeque::new(),
+            spawner_is_free_at: world.now,
+            alarm: None,
+            unwritten: Unwritten::default(),
+            has_ended: false,
+        };
+        let mut instances = Vec::new();
+        let mut adopted = BTreeSet::new();
+        for record in recorded.instances {
+            let Some(Record { instance, process }) = record else {
+                instances.push(Instance::at_rest(false));
+                continue;
+            };
+            // As text, for that is how it is kept.
+            let instance: Instance = serde_json::from_str(&serde_json::to_string(&instance).unwrap()).unwrap();
+            let run = instance.state.run();
+            let mut goes_on = after == After::Supervisor;
+            match (run, process) {
+                (Some(run), Some(pid)) if world.processes.contains_key(&pid) => {
+                    adopted.insert(run);
+                    supervisor.live(world, run, pid);
+                    goes_on = true;
+                }
+                (Some(run), Some(_)) => {
+                    supervisor.inbox.push_back(Fact::Event(Event::Exited { run, exit: Exit::Unknown }));
+                }
+                (Some(run), None) if goes_on && instance.state.pid().is_some() => {
+                    supervisor.inbox.push_back(Fact::Event(Event::Exited { run, exit: Exit::Unknown }));
+                }
+                (Some(run), None) if goes_on => {
+                    adopted.insert(run);
+                }
+                (Some(_), None) | (None, _) => {}
+            }
+            let held = instance.held;
+            instances.push(if goes_on { instance } else { Instance::at_rest(held) });
+        }
+        Self::clear_leftovers(world, &adopted);
+        let memory = if after == After::Supervisor { recorded.memory } else { Memory::default() };
+        if after == After::Both {
+            world.pass(Moment::Started)?;
+            supervisor.keep(world, &instances);
+        }
+        supervisor.fleet = Fleet::restore(world.plan.clone(), seed, instances, memory);
+        let actions = supervisor.fleet.resume(world.now);
+        supervisor.save(world)?;
+        supervisor.obey(world, actions)?;
+        supervisor.reap_strangers(world)?;
+        supervisor.work(world)?;
+        Ok(supervisor)
+    }
+
+    /// The memory that both hold is complete before the keeper has it.
+    fn keep(&mut self, world: &mut World, instances: &[Instance]) {
+        world.births.fill((0, 0));
+        world.shared.memory = Memory::default();
+        for (index, instance) in instances.iter().enumerate() {
+            let record = self.record(instance.clone());
+            world.shared.instances[index] = Some(record.clone());
+            self.unwritten.instances.insert(index, record);
+        }
+        world.is_kept = true;
+        self.write(world);
+    }
+
+    fn record(&self, instance: Instance) -> Record {
+        let process = instance.state.run().and_then(|run| self.trees.get(&run)).map(|tree| tree.pid);
+        Record { instance, process }
+    }
+
+    /// Everything of earlier supervisors but the adopted runs is killed, and waited for.
+    fn clear_leftovers(world: &mut World, adopted: &BTreeSet<Run>) {
+        for pid in world.living(|process| !adopted.contains(&process.run)) {
+            world.end_leftover(pid);
+        }
+    }
+
+    fn live(&mut self, world: &mut World, run: Run, pid: u32) {
+        self.trees.insert(run, Tree { pid, is_reaped: false });
+        self.known.insert(pid);
+        self.waiters.insert(run, pid);
+        if !world.is_alive(pid) {
+            world.soon(0, 2, Happening::Noticed { supervisor: self.pid, run });
+        }
+    }
+
+    /// Handles everything that came, and sets the alarm for what is due next.
+    fn work(&mut self, world: &mut World) -> Result<(), Killed> {
+        let mut turns = 0;
+        while let Some(fact) = self.inbox.pop_front() {
+            turns += 1;
+            if turns > 10_000 {
+                world.broke("the loop spins");
+                return Ok(());
+            }
+            let actions = self.take(world, fact)?;
+            self.obey(world, actions)?;
+        }
+        let next = self.fleet.next_deadline();
+        if next != self.alarm {
+            self.alarm = next;
+            if let Some(at) = next {
+                let supervisor = self.pid;
+                world.after(at.since(world.now), Happening::Deadline { supervisor, at });
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, world: &mut World, fact: Fact) -> Result<Vec<Action>, Killed> {
+        match fact {
+            Fact::Event(event) => {
+                let swept =
+                    if let Event::Swept { run, left } = &event { left.is_empty().then_some(*run) } else { None };
+                let actions = self.step(world, event)?;
+                if let Some(run) = swept.filter(|run| self.fleet.instance(run.instance).state.run() != Some(*run)) {
+                    self.trees.remove(&run);
+                }
+                Ok(actions)
+            }
+            Fact::Born(run, pid) => {
+                self.live(world, run, pid);
+                self.reap_strangers(world)?;
+                self.step(world, Event::Spawned { run, pid })
+            }
+            Fact::Recall(run, since) => {
+                let actions = self.recall(world, run, since)?;
+                self.reap_strangers(world)?;
+                Ok(actions)
+            }
+        }
+    }
+
+    fn step(&mut self, world: &mut World, event: Event) -> Result<Vec<Action>, Killed> {
+        world.tell(|| format!("supervisor {}: {event:?}", self.pid));
+        if let Event::Spawned { run, .. } | Event::NotSpawned { run, .. } | Event::Unborn { run } = &event {
+            self.expected.remove(run);
+        }
+        promises::about_an_exit(world, &self.fleet, &event);
+        let is_alarm = event == Event::DeadlinePassed;
+        let actions = self.fleet.step(event, world.now);
+        if is_alarm && self.fleet.next_deadline().is_some_and(|next| next <= world.now) {
+            world.broke("a deadline that passed is still due");
+        }
+        promises::about_replies(world, &self.fleet, &actions);
+        self.save(world)?;
+        Ok(actions)
+    }
+
+    fn save(&mut self, world: &mut World) -> Result<(), Killed> {
+        for id in self.fleet.take_unsaved() {
+            world.pass(Moment::Record)?;
+            let record = self.record(self.fleet.instance(id).clone());
+            promises::about_a_record(world, id, &record);
+            world.shared.instances[id.index()] = Some(record.clone());
+            self.unwritten.instances.insert(id.index(), record);
+            self.write(world);
+        }
+        let memory = self.fleet.memory();
+        if memory != self.memory {
+            world.pass(Moment::Record)?;
+            world.shared.memory = memory.clone();
+            self.memory = memory.clone();
+            self.unwritten.memory = Some(memory);
+            self.write(world);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, world: &mut World) {
+        if !self.unwritten.is_under_way {
+            self.unwritten.is_under_way = true;
+            let wait = world.dice.millis(0, 5) + world.disk_hangs_until.since(world.now);
+            world.after(wait, Happening::Flushed { supervisor: self.pid });
+        }
+    }
+
+    fn flushed(&mut self, world: &mut World) {
+        self.unwritten.is_under_way = false;
+        for (index, record) in std::mem::take(&mut self.unwritten.instances) {
+            world.disk.instances[index] = Some(record);
+        }
+        if let Some(memory) = self.unwritten.memory.take() {
+            world.disk.memory = memory;
+        }
+        for id in std::mem::take(&mut self.unwritten.replies) {
+            world.soon(0, 1, Happening::Replies { supervisor: self.pid, id });
+        }
+    }
+
+    fn obey(&mut self, world: &mut World, actions: Vec<Action>) -> Result<(), Killed> {
+        for action in actions {
+            world.pass(Moment::Order)?;
+            world.tell(|| format!("supervisor {}: order {action:?}", self.pid));
+            match action {
+                Action::Spawn { run, work } => self.spawn(world, run, work),
+                Action::Recall { run } => {
+                    self.expected.insert(run);
+                    self.recalled.insert(run);
+                    self.inbox.push_back(Fact::Recall(run, world.now));
+                }
+                Action::Signal { run, .. } => {
+                    if self.must_know(world, run, "a signal").is_some_and(|tree| !tree.is_reaped) {
+                        world.signal(run);
+                    }
+                }
+                Action::Kill { run } => {
+                    if self.must_know(world, run, "a kill").is_some() {
+                        world.kill_run(run);
+                    }
+                }
+                Action::Sweep { run } => self.sweep(world, run),
+                Action::Probe { run } => self.probe(world, run),
+                Action::Changed { .. } => {}
+                Action::Reply { id, .. } => {
+                    let supervisor = self.pid;
+                    if self.unwritten.is_under_way {
+                        self.unwritten.replies.push(id);
+                        world.after(DISK_PATIENCE, Happening::Replies { supervisor, id });
+                    } else {
+                        world.after(Duration::ZERO, Happening::Replies { supervisor, id });
+                    }
+                }
+                Action::Exit => self.has_ended = true,
+            }
+        }
+        Ok(())
+    }
+
+    /// An order for a run needs somebody to carry it out on, unless he is known to be gone.
+    fn must_know(&self, world: &mut World, run: Run, what: &str) -> Option<Tree> {
+        let tree = self.trees.get(&run).copied();
+        let is_known_to_be_gone =
+            self.inbox.iter().any(|fact| matches!(fact, Fact::Event(Event::Exited { run: gone, .. }) if *gone == run));
+        if tree.is_none() && !is_known_to_be_gone {
+            world.broke(format!("{what} for {run}, of which nothing is known"));
+        }
+        tree
+    }
+
+    fn spawn(&mut self, world: &mut World, run: Run, work: Work) {
+        world.births[run.instance.index()] = (run.generation, 0);
+        self.expected.insert(run);
+        let mut wait = world.dice.millis(0, 3);
+        if world.disk_hangs_until > world.now {
+            wait += world.dice.millis(0, 500);
+        }
+        let at = self.spawner_is_free_at.max(world.now) + wait;
+        self.spawner_is_free_at = at;
+        world.after(at.since(world.now), Happening::Job { supervisor: self.pid, run, work });
+    }
+
+    /// The spawner thread: looks for obstacles, then clones.
+    fn job(&mut self, world: &mut World, run: Run, work: Work) -> Result<(), Killed> {
+        if world.obstacle_until > world.now && world.dice.chance(50) {
+            self.inbox.push_back(Fact::Event(Event::NotSpawned { run, obstacle: nothing_to_give() }));
+            return self.work(world);
+        }
+        let pid = world.make(run, work, self.pid);
+        self.known.insert(pid);
+        world.pass(Moment::Cloned)
+    }
+
+    /// The child became its program, or ended without.
+    fn hears_of_exec(&mut self, world: &mut World, pid: u32, run: Run, is_done: bool) -> Result<(), Killed> {
+        if is_done {
+            self.inbox.push_back(Fact::Born(run, pid));
+        } else {
+            world.reap(pid, self.pid);
+            self.known.remove(&pid);
+            self.inbox.push_back(Fact::Event(Event::NotSpawned { run, obstacle: nothing_to_give() }));
+            world.pass(Moment::Reaped)?;
+        }
+        self.work(world)
+    }
+
+    fn recall(&mut self, world: &mut World, run: Run, since: Mono) -> Result<Vec<Action>, Killed> {
+        let (generation, pid) = world.births[run.instance.index()];
+        if generation == run.generation && pid != 0 {
+            self.recalled.remove(&run);
+            if !world.processes.contains_key(&pid) {
+                for pid in world.living_of(run) {
+                    world.end_leftover(pid);
+                }
+                let mut actions = self.step(world, Event::Spawned { run, pid })?;
+                actions.extend(self.step(world, Event::Exited { run, exit: Exit::Unknown })?);
+                return Ok(actions);
+            }
+            self.live(world, run, pid);
+            return self.step(world, Event::Spawned { run, pid });
+        }
+        let has_writer = !world.living_of(run).is_empty();
+        if has_writer && world.now.since(since) < BIRTH {
+            world.after(LOOK_AGAIN, Happening::Recalls { supervisor: self.pid, run, since });
+            return Ok(Vec::new());
+        }
+        self.recalled.remove(&run);
+        self.step(world, Event::Unborn { run })
+    }
+
+    fn sweep(&mut self, world: &mut World, run: Run) {
+        if self.trees.contains_key(&run) {
+            let (supervisor, since) = (self.pid, world.now);
+            world.after(Duration::ZERO, Happening::SweepRound { supervisor, run, since });
+        } else {
+            self.inbox.push_back(Fact::Event(Event::Swept { run, left: Vec::new() }));
+        }
+    }
+
+    fn sweep_round(&mut self, world: &mut World, run: Run, since: Mono) -> Result<(), Killed> {
+        let Some(tree) = self.trees.get_mut(&run) else {
+            // Another sweep of the same run came to its end first.
+            self.inbox.push_back(Fact::Event(Event::Swept { run, left: Vec::new() }));
+            return self.work(world);
+        };
+        if !tree.is_reaped && !world.is_alive(tree.pid) {
+            let pid = tree.pid;
+            tree.is_reaped = true;
+            self.known.remove(&pid);
+            if !world.reap(pid, self.pid)
+                && let Some(keeper) = world.keeper
+            {
+                world.soon(0, 1, Happening::Reaps { keeper, pid });
+            }
+            world.pass(Moment::Reaped)?;
+        }
+        let left = world.living_of(run);
+        world.kill_run(run);
+        let is_late = world.now.since(since) >= SWEEP_DEADLINE;
+        if left.is_empty() || is_late {
+            let survivor = |pid| Survivor { pid, command: String::new(), state: String::new() };
+            let left = left.into_iter().map(survivor).collect();
+            self.inbox.push_back(Fact::Event(Event::Swept { run, left }));
+            return self.work(world);
+        }
+        world.soon(1, 40, Happening::SweepRound { supervisor: self.pid, run, since });
+        Ok(())
+    }
+
+    fn probe(&mut self, world: &mut World, run: Run) {
+        let Some(tree) = self.must_know(world, run, "a check") else { return };
+        if !self.probing.insert(run) {
+            world.broke(format!("two checks of {run} at once"));
+        }
+        let check = world.plan.spec(run.instance).healthcheck.as_ref();
+        let timeout = check.map(|check| check.timeout).unwrap_or_default();
+        let process = world.processes.get(&tree.pid);
+        let hangs = process.is_some_and(|p| p.conduct.hangs.is_some_and(|hangs| p.born + hangs <= world.now));
+        let took = if hangs { timeout } else { world.dice.millis(1, 60) };
+        world.after(took, Happening::ProbeEnds { supervisor: self.pid, run });
+    }
+
+    fn probe_ends(&mut self, world: &mut World, run: Run) -> Result<(), Killed> {
+        self.probing.remove(&run);
+        let process = self.trees.get(&run).and_then(|tree| world.processes.get(&tree.pid));
+        let is_good = process.is_some_and(|p| p.zombie.is_none() && p.conduct.answers(p.born, world.now));
+        let verdict = if is_good {
+            Verdict::Good { status: Some(200), took: Duration::from_millis(3) }
+        } else {
+            Verdict::Bad(Fault::Refused)
+        };
+        self.inbox.push_back(Fact::Event(Event::Probed { run, verdict }));
+        self.work(world)
+    }
+
+    /// Reaps what is no run's first process: orphans of servers.
+    fn reap_strangers(&mut self, world: &mut World) -> Result<(), Killed> {
+        if !self.recalled.is_empty() {
+            return Ok(());
+        }
+        for pid in world.zombies_of(self.pid) {
+            if !self.known.contains(&pid) {
+                world.reap(pid, self.pid);
+            }
+        }
+        let Some(keeper) = world.keeper else { return Ok(()) };
+        for pid in world.zombies_of(keeper) {
+            if !self.known.contains(&pid) {
+                world.soon(0, 1, Happening::Reaps { keeper, pid });
+            }
+        }
+        world.pass(Moment::Reaped)
+    }
+
+    /// Something happened that is this supervisor's business.
+    pub(super) fn happens(&mut self, world: &mut World, happening: &Happening) -> Result<(), Killed> {
+        match *happening {
+            Happening::Job { run, work, .. } => self.job(world, run, work),
+            Happening::Noticed { run, .. } => {
+                world.pass(Moment::Noticed)?;
+                let Some(pid) = self.waiters.get(&run).copied() else { return Ok(()) };
+                let exit = world.processes.get(&pid).map_or(Some(Exit::Unknown), |process| process.zombie);
+                if let Some(exit) = exit {
+                    self.waiters.remove(&run);
+                    self.inbox.push_back(Fact::Event(Event::Exited { run, exit }));
+                }
+                self.work(world)
+            }
+            Happening::SweepRound { run, since, .. } => self.sweep_round(world, run, since),
+            Happening::ProbeEnds { run, .. } => self.probe_ends(world, run),
+            Happening::Flushed { .. } => {
+                self.flushed(world);
+                Ok(())
+            }
+            Happening::Recalls { run, since, .. } => {
+                self.inbox.push_back(Fact::Recall(run, since));
+                self.work(world)
+            }
+            Happening::Deadline { at, .. } => {
+                if self.alarm == Some(at) {
+                    self.alarm = None;
+                    let actions = self.step(world, Event::DeadlinePassed)?;
+                    self.obey(world, actions)?;
+                }
+                self.work(world)
+            }
+            Happening::KeeperIsMissed { .. } => {
+                let keeper = world.start(self.pid);
+                world.tell(|| format!("supervisor {} starts keeper {keeper}", self.pid));
+                world.keeper = Some(keeper);
+                self.known.insert(keeper);
+                world.pass(Moment::Started)
+            }
+            Happening::Execs(pid) => {
+                let Some(run) = world.processes.get(&pid).map(|process| process.run) else { return Ok(()) };
+                let is_done = world.execs(pid);
+                world.pass(Moment::Executed)?;
+                self.hears_of_exec(world, pid, run, is_done)
+            }
+            Happening::Dies { .. } => self.reap_strangers(world),
+            Happening::Fault(_)
+            | Happening::Asks(_)
+            | Happening::NewRequest
+            | Happening::Notes(_)
+            | Happening::Forks(_)
+            | Happening::Reaps { .. }
+            | Happening::Replies { .. }
+            | Happening::SupervisorStarts { .. }
+            | Happening::Up
+            | Happening::Look
+            | Happening::Calm
+            | Happening::AllIsWell
+            | Happening::TheEnd => Ok(()),
+        }
+    }
+
+    /// A client asks.
+    pub(super) fn asked(&mut self, world: &mut World, id: RequestId, request: &Request) -> Result<(), Killed> {
+        let actions = match self.fleet.standing(id) {
+            Standing::New => {
+                promises::note_wish(world, &self.fleet, request);
+                promises::about_a_new_request(world, id);
+                let actions = self.step(world, Event::Request { id, request: request.clone() })?;
+                world.heard.insert(id);
+                actions
+            }
+            Standing::Waits => Vec::new(),
+            Standing::Answered(answer) => vec![Action::Reply { id, answer }],
+        };
+        self.obey(world, actions)?;
+        self.work(world)
+    }
+
+    pub(super) fn goal(&self, id: InstanceId) -> Goal {
+        self.fleet.instance(id).goal
+    }
+
+    pub(super) fn knows(&self, run: Run) -> Option<u32> {
+        self.trees.get(&run).map(|tree| tree.pid)
+    }
+}
+
+fn nothing_to_give() -> Obstacle {
+    Obstacle::Resources { error: "nothing to give".to_owned() }
+}
