@@ -85,6 +85,14 @@ pub enum Verb {
     UninstallService(UninstallService),
     /// Change laneway's own binary while everything runs; servers do not notice
     Upgrade(Upgrade),
+    /// Compresses the rotated files of one log; started by the supervisor
+    #[command(hide = true)]
+    Compress {
+        /// Where they are.
+        folder: PathBuf,
+        /// What the log is called.
+        name: String,
+    },
     /// A new binary shows that it understands what runs
     #[command(hide = true)]
     Prove {

@@ -265,6 +265,7 @@ pub fn why(fleet: &Fleet, arguments: &Why) -> Result<ExitCode, Failure> {
         instance.survivors.iter().map(|left| ("left", format!("pid {} ({}), {}", left.pid, left.command, left.state))),
     );
     lines.extend(explanation.next.iter().map(|next| ("next", next.clone())));
+    lines.extend(instance.log_troubles.iter().map(|trouble| ("logs", trouble.in_words())));
     lines.extend(instance.warning.iter().map(|warning| ("warning", warning.clone())));
     lines.extend(explanation.hint.iter().map(|hint| ("hint", hint.clone())));
     lines.push(("log", instance.log.display().to_string()));

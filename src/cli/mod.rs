@@ -27,6 +27,7 @@ use place::Fleet;
 use report::Failure;
 
 use crate::config::{self, RESERVED_VERBS};
+use crate::runtime::compress;
 use crate::{daemon, keeper};
 
 /// Runs the command that the process was started with.
@@ -47,6 +48,10 @@ pub fn run() -> ExitCode {
         {
             Failure::usage("this one is not started by hand", "laneway up starts it").report()
         }
+        Verb::Compress { folder, name } => match compress::all(&folder, &name) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => Failure::failed(format!("{}: {error}", folder.display())).report(),
+        },
         Verb::Keeper { table } => code(keeper::run(table)),
         Verb::Prove { table } => code(daemon::prove(table)),
         Verb::Supervisor { table } => code(daemon::run_supervisor(table)),
@@ -79,7 +84,9 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::UninstallService(arguments) => service::uninstall(&fleet, &arguments),
         Verb::Other(words) => other(&place, &values, &words),
         Verb::Upgrade(arguments) => upgrade::run(&fleet, &arguments),
-        Verb::Keeper { .. } | Verb::Supervisor { .. } | Verb::Prove { .. } => Ok(ExitCode::from(report::USAGE)),
+        Verb::Keeper { .. } | Verb::Supervisor { .. } | Verb::Prove { .. } | Verb::Compress { .. } => {
+            Ok(ExitCode::from(report::USAGE))
+        }
     }
 }
 

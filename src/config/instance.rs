@@ -277,8 +277,13 @@ fn logging(mut keys: Keys<'_>) -> Logging {
         size => Ok(size),
     });
     let max_files = keys.take("max_files", |node| value::whole(node, &1, &1000));
+    let compress = keys.take("compress", value::boolean);
     keys.finish();
-    Logging { max_size: max_size.unwrap_or(default.max_size), max_files: max_files.unwrap_or(default.max_files) }
+    Logging {
+        max_size: max_size.unwrap_or(default.max_size),
+        max_files: max_files.unwrap_or(default.max_files),
+        compress: compress.unwrap_or(default.compress),
+    }
 }
 
 fn restart(keys: &mut Keys<'_>, part: Part) -> Restart {

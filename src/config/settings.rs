@@ -390,10 +390,13 @@ pub struct Logging {
     pub max_size: u64,
     /// Files kept, the current one among them.
     pub max_files: u32,
+    /// Rotated files are compressed.
+    #[serde(default)]
+    pub compress: bool,
 }
 
 impl Default for Logging {
     fn default() -> Self {
-        Self { max_size: 10 * 1024 * 1024, max_files: 5 }
+        Self { max_size: 10 * 1024 * 1024, max_files: 5, compress: false }
     }
 }

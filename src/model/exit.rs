@@ -19,6 +19,8 @@ pub enum Exit {
         /// Whether the kernel wrote a core dump.
         core: bool,
     },
+    /// The kernel killed it for want of memory, and says so.
+    OutOfMemory,
     /// Somebody else took the status.
     Unknown,
 }
@@ -37,6 +39,7 @@ impl fmt::Display for Exit {
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Signal { signal, core: false } => write!(f, "killed by {signal}"),
             Self::Signal { signal, core: true } => write!(f, "killed by {signal}, core dumped"),
+            Self::OutOfMemory => f.write_str("killed by the kernel for want of memory"),
             Self::Unknown => f.write_str("exit status unknown"),
         }
     }

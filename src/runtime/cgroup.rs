@@ -104,10 +104,21 @@ impl Cgroup {
         Ok(fs::File::open(&self.path)?.into())
     }
 
-    /// Whether a living process is in it. Zombies do not count.
+    /// Whether a living process is in it. Zombies do not count. What cannot be looked at is not said to be empty.
     #[must_use]
     pub fn is_populated(&self) -> bool {
-        fs::read_to_string(self.path.join("cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
+        match fs::read_to_string(self.path.join("cgroup.events")) {
+            Ok(events) => events.contains("populated 1"),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        }
+    }
+
+    /// Whether the kernel killed a process in it for want of memory; known where the memory controller is on.
+    #[must_use]
+    pub fn wanted_memory(&self) -> bool {
+        let events = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
+        let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse::<u64>().ok());
+        kills.is_some_and(|kills| kills > 0)
     }
 
     /// Its processes, those of cgroups beneath it too.

@@ -1,5 +1,5 @@
-//! Compresses one rotated file of a log. It knows files only; which ones, and when, is for the caller to say: the keeper
-//! says up to which number it is done with them.
+//! Compresses the rotated files of a log, and reads what is compressed. Files with a number are never touched by the
+//! keeper again, except to remove them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader};
@@ -11,6 +11,29 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use nix::libc::O_NOFOLLOW;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+
+/// Compresses every rotated file of the instance `name` in `folder`, its access log's too. Never two processes at a time
+/// in one folder: a second one waits.
+///
+/// # Errors
+/// When the folder cannot be read or locked, or a file not be compressed.
+pub fn all(folder: &Path, name: &str) -> io::Result<()> {
+    let lock = File::open(folder)?;
+    lock.lock()?;
+    let logs = [format!("{name}.log."), format!("{name}.access.log.")];
+    for entry in fs::read_dir(folder)?.flatten() {
+        let file = entry.file_name();
+        let number = file.to_str().and_then(|file| logs.iter().find_map(|log| file.strip_prefix(log.as_str())));
+        if number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())) {
+            match compress(&entry.path()) {
+                // The keeper was faster and removed it.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
 
 /// Turns the file at `path` into `{path}.gz`. Whatever moment it is ended at, the bytes stand in the one or in the other,
 /// and to call it again does the rest.

@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
 
+use super::care::{self, Care, Line};
 use super::clock::{Clock, pause, wall_clock};
 use super::handle::{Handle, Order};
 use super::lane;
@@ -71,6 +72,10 @@ pub struct Driver {
     wanted: Vec<InstanceId>,
     /// Where the binary to become is named.
     upgrade: PathBuf,
+    /// What the keeper knows of every log.
+    journal: Option<OwnedFd>,
+    care: Care,
+    to_compress: Line,
     /// Where the plan comes from.
     origin: Arc<dyn Origin>,
     /// Those that have not begun, and whether another one is under way.
@@ -140,6 +145,10 @@ enum Fact {
     Recall(Run, Mono),
     /// A child of the keeper has ended, and may be a stranger.
     KeepersChild,
+    /// Something about the logs has changed.
+    Logs,
+    /// Rotated files were compressed.
+    Compressed,
     KeeperDied,
     /// A binary proved itself, and whoever asked was told.
     Proven(OwnedFd),
@@ -174,6 +183,7 @@ impl Driver {
         let mut driver = Self {
             clock,
             fleet: Fleet::restore(plan, seed, instances, memory),
+            journal: tools.keeper.kept(Kept::Journal),
             tools: Arc::new(tools),
             started: clock.now(),
             trees: HashMap::new(),
@@ -189,6 +199,8 @@ impl Driver {
             checks: 0,
             wanted: Vec::new(),
             upgrade,
+            care: Care::default(),
+            to_compress: Line::default(),
             origin,
             reloads: VecDeque::new(),
             is_reloading: false,
@@ -224,6 +236,7 @@ impl Driver {
             return Ok(());
         }
         self.tools.spawner.reap_strangers();
+        self.look_after_logs();
         loop {
             let deadline = self.fleet.next_deadline();
             let due = async {
@@ -268,9 +281,12 @@ impl Driver {
             let Ok(socket) = socket else { return };
             let Ok(mut stream) = News::new(socket) else { return };
             while let Ok(news) = stream.next().await {
-                if news == news::CHILD {
-                    let _ = facts.send(Fact::KeepersChild);
-                }
+                let fact = match news {
+                    news::CHILD => Fact::KeepersChild,
+                    news::LOGS => Fact::Logs,
+                    _ => continue,
+                };
+                let _ = facts.send(fact);
             }
         });
     }
@@ -292,6 +308,33 @@ impl Driver {
                 });
             }
         }
+    }
+
+    fn look_after_logs(&mut self) {
+        let Some(journal) = &self.journal else { return };
+        let chores = self.care.look(self.fleet.plan(), journal);
+        for id in chores.to_make {
+            let (plan, tools) = (Arc::clone(self.fleet.plan()), Arc::clone(&self.tools));
+            tokio::task::spawn_blocking(move || care::make_again(&plan, id, &tools));
+        }
+        for id in chores.changed {
+            let status = self.instance(id);
+            for trouble in &status.log_troubles {
+                warn!("{}: {}", status.name, trouble.in_words());
+            }
+            let _ = self.watchers.send(status);
+        }
+        let next = self.to_compress.join(chores.to_compress);
+        self.compress(next);
+    }
+
+    fn compress(&self, who: Option<InstanceId>) {
+        let Some(id) = who else { return };
+        let (plan, tools, facts) = (Arc::clone(self.fleet.plan()), Arc::clone(&self.tools), self.facts.clone());
+        tokio::spawn(async move {
+            care::compress(plan, id, tools).await;
+            let _ = facts.send(Fact::Compressed);
+        });
     }
 
     /// In a thread of its own: a binary may take its time to fail.
@@ -385,8 +428,19 @@ impl Driver {
                 self.tools.spawner.reap_strangers();
                 Vec::new()
             }
+            Fact::Logs => {
+                self.look_after_logs();
+                Vec::new()
+            }
+            Fact::Compressed => {
+                let next = self.to_compress.done();
+                self.compress(next);
+                Vec::new()
+            }
             Fact::KeeperDied => {
                 self.succeed_keeper();
+                // Its successor says only what is new.
+                self.look_after_logs();
                 Vec::new()
             }
             Fact::Resolved(reload, resolved) => self.resolved(reload, *resolved),
@@ -635,7 +689,11 @@ impl Driver {
 
     fn instance(&self, id: InstanceId) -> InstanceStatus {
         let spec = self.fleet.plan().spec(id);
-        let surroundings = Surroundings { log: spec.log_file(), warning: self.warnings.get(&id).cloned() };
+        let now = u64::try_from(wall_clock().as_micros()).unwrap_or(u64::MAX);
+        let log_troubles =
+            self.journal.as_ref().map(|journal| self.care.trouble(id, spec, journal, now)).unwrap_or_default();
+        let surroundings =
+            Surroundings { log: spec.log_file(), log_troubles, warning: self.warnings.get(&id).cloned() };
         snapshot::instance(&self.fleet, id, self.clock.now(), surroundings)
     }
 

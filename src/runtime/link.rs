@@ -84,10 +84,14 @@ impl Pipe {
 }
 
 /// The two logs of an instance.
-#[derive(Clone, Copy)]
-enum Log {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Log {
     Output,
     Access,
+}
+
+impl Log {
+    pub(super) const ALL: [Self; 2] = [Self::Output, Self::Access];
 }
 
 impl KeeperLink {
@@ -119,7 +123,7 @@ impl KeeperLink {
     /// When a log's directory or FIFO cannot be opened.
     pub fn declare(&self, id: InstanceId, spec: &Spec) -> io::Result<()> {
         let mut told = self.told();
-        for log in [Log::Output, Log::Access] {
+        for log in Log::ALL {
             let (max_size, max_files) = (spec.logging.max_size, spec.logging.max_files);
             let fifo = match log {
                 Log::Output => None,
@@ -470,14 +474,16 @@ pub fn run_of(slot: u32, generation: u64) -> Run {
     Run { instance: InstanceId(slot / 2), generation }
 }
 
-fn slot(id: InstanceId, log: Log) -> u32 {
+/// Names a log to the keeper.
+pub(super) fn slot(id: InstanceId, log: Log) -> u32 {
     id.0.saturating_mul(2).saturating_add(match log {
         Log::Output => 0,
         Log::Access => 1,
     })
 }
 
-fn path_of(spec: &Spec, log: Log) -> PathBuf {
+/// Where a log is.
+pub(super) fn path_of(spec: &Spec, log: Log) -> PathBuf {
     match log {
         Log::Output => spec.log_file(),
         // Beside the FIFO, whose own name is taken.

@@ -78,12 +78,24 @@ pub fn words(error: &io::Error) -> String {
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
+/// Whether the system had nothing to give, which says nothing of what was to be done.
+#[must_use]
+pub fn is_scarcity(error: &io::Error) -> bool {
+    let scarce = [nix::libc::EAGAIN, nix::libc::ENOMEM, nix::libc::EMFILE, nix::libc::ENFILE, nix::libc::ENOBUFS];
+    error.raw_os_error().is_some_and(|number| scarce.contains(&number))
+}
+
 /// What a failed fork or exec means.
 #[must_use]
 pub fn spawn_error(error: &io::Error, program: &Path) -> Obstacle {
-    let scarce = [nix::libc::EAGAIN, nix::libc::ENOMEM, nix::libc::EMFILE, nix::libc::ENFILE];
     match error.raw_os_error() {
-        Some(number) if scarce.contains(&number) => Obstacle::Resources { error: words(error) },
+        _ if is_scarcity(error) => Obstacle::Resources { error: words(error) },
+        Some(nix::libc::E2BIG) => Obstacle::Program {
+            path: program.to_owned(),
+            error: "its arguments and environment are longer than the kernel takes (128 KiB each, a quarter of \
+                    `ulimit -s` in all)"
+                .to_owned(),
+        },
         Some(nix::libc::ENOENT) => Obstacle::Program {
             path: program.to_owned(),
             error: "it is there, but the interpreter in its first line (or its loader) is not".to_owned(),

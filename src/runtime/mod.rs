@@ -3,6 +3,7 @@
 
 mod beneath;
 mod birth;
+pub mod care;
 pub mod cgroup;
 pub mod clock;
 pub mod compress;
@@ -14,6 +15,7 @@ pub mod lane;
 pub mod link;
 pub mod logs;
 pub mod look;
+mod memory;
 pub mod probe;
 pub mod processes;
 pub mod records;

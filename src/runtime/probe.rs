@@ -15,7 +15,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{Mutex, MutexGuard, Notify, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::clock::Clock;
 use super::look;
@@ -28,6 +28,8 @@ use crate::plan::spec::{HealthCheck, HealthTest, Spec};
 
 /// Checks under way at one time, over the whole fleet.
 const IN_FLIGHT: usize = 64;
+/// After this it is asked again, where there was nothing to ask with.
+const AGAIN: Duration = Duration::from_millis(500);
 /// Most that is read of a body, in bytes.
 const BODY_CAP: usize = 64 * 1024;
 
@@ -97,12 +99,28 @@ impl Prober {
         &self,
         patient: &Patient<'_>,
         spawner: &Spawner,
-        command: impl FnOnce(OwnedFd) -> Result<Job, Obstacle> + Send + 'static,
+        command: impl FnOnce(OwnedFd) -> Result<Job, Obstacle> + Clone + Send + 'static,
     ) -> Verdict {
-        let Patient { spec, check, tree, known, under_way } = patient;
         let Ok(_place) = self.places.acquire().await else {
             return broken("the checks are closed");
         };
+        loop {
+            let verdict = self.check_once(patient, spawner, command.clone()).await;
+            // Without a descriptor to spare, nothing was asked or nobody's socket was seen: no word about the server. The
+            // last verdict stands meanwhile, and its age is seen.
+            if processes::can_look() {
+                return verdict;
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn check_once(
+        &self,
+        Patient { spec, check, tree, known, under_way }: &Patient<'_>,
+        spawner: &Spawner,
+        command: impl FnOnce(OwnedFd) -> Result<Job, Obstacle> + Send + 'static,
+    ) -> Verdict {
         let began = self.clock.now();
         let answer = match &check.test {
             HealthTest::Http { .. } => timeout(check.timeout, self.ask(spec, check)).await,

@@ -10,6 +10,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::kernel::old_kernel;
 use crate::model::{Exit, Signal};
 
 /// One process, as `/proc/PID/stat` shows it.
@@ -117,12 +118,6 @@ fn from_wait_status(status: i32) -> Exit {
     }
 }
 
-/// Set by tests to go the way of Linux 5.10, which knows neither `PIDFD_GET_INFO` nor `cgroup.kill`.
-#[must_use]
-pub fn old_kernel() -> bool {
-    std::env::var_os("LANEWAY_TEST_OLD_KERNEL").is_some()
-}
-
 /// All processes that there are.
 #[must_use]
 pub fn all() -> Vec<Process> {
@@ -194,6 +189,12 @@ pub fn socket_descriptor(pid: u32, inode: u32) -> Option<u32> {
 pub fn holds_socket(pid: u32, descriptor: u32, inode: u32) -> bool {
     fs::read_link(format!("/proc/{pid}/fd/{descriptor}"))
         .is_ok_and(|target| target.as_os_str() == format!("socket:[{inode}]").as_str())
+}
+
+/// Whether `/proc` can be looked at now. Without a descriptor to spare everything looks as if it were not there.
+#[must_use]
+pub fn can_look() -> bool {
+    Process::read(std::process::id()).is_some()
 }
 
 /// Some process that holds the socket `inode`, among all that may be looked into.

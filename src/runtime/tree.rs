@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::parent_id;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,11 +19,12 @@ use nix::sys::signal::{Signal as Number, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use rustix::process::pidfd_send_signal;
-use tokio::task::spawn_blocking;
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::birth::Newborn;
 use super::cgroup::Cgroup;
+use super::memory;
 use super::processes::{self, Process};
 use super::records::Identity;
 use super::spawn::{MARKER, Spawner};
@@ -93,14 +95,23 @@ impl Tree {
         if processes::ended(pidfd).await.is_err() {
             return Exit::Unknown;
         }
-        match waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
+        let exit = match waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
             Ok(WaitStatus::Exited(_, code)) => Exit::Code(code),
             Ok(WaitStatus::Signaled(_, signal, core)) => {
                 Exit::Signal { signal: Signal::from_number(signal as i32), core }
             }
             Err(Errno::ECHILD) => processes::exit_of_stranger(self.pid(), self.identity.start_time, self.pidfd.as_fd()),
             _ => Exit::Unknown,
+        };
+        match exit {
+            Exit::Signal { signal, .. } if signal == Signal::KILL && self.wanted_memory() => Exit::OutOfMemory,
+            Exit::Signal { .. } | Exit::Code(_) | Exit::OutOfMemory | Exit::Unknown => exit,
         }
+    }
+
+    fn wanted_memory(&self) -> bool {
+        let of_run = self.cgroup.as_ref().is_some_and(Cgroup::wanted_memory);
+        of_run || memory::was_wanting(self.identity.pid, self.identity.start_time)
     }
 
     /// Sends a signal to the first process's group, then wakes whoever is stopped: a stopped process hears no other.
@@ -129,9 +140,7 @@ impl Tree {
         let mut pause = Duration::from_millis(1);
         let mut waited = Duration::ZERO;
         loop {
-            // To look through all processes takes long where there are many; checks of others are not to wait for that.
-            let (tree, with) = (Arc::clone(self), spawner.clone());
-            let Ok(Some(left)) = spawn_blocking(move || tree.clear_once(&with)).await else {
+            let Some(left) = self.clear(spawner).await else {
                 if let Some(cgroup) = &self.cgroup {
                     cgroup.remove();
                 }
@@ -146,6 +155,22 @@ impl Tree {
         }
     }
 
+    /// One round. Without a cgroup beside the loop: to look through all processes takes long where there are many, and
+    /// checks of others are not to wait for that. Where the system has no thread to give, they wait.
+    async fn clear(self: &Arc<Self>, spawner: &Spawner) -> Option<Vec<Process>> {
+        if self.cgroup.is_none() {
+            let (tree, with) = (Arc::clone(self), spawner.clone());
+            let (reply, cleared) = oneshot::channel();
+            let thread = std::thread::Builder::new().name("sweep".to_owned());
+            if thread.spawn(move || reply.send(tree.clear_once(&with))).is_ok()
+                && let Ok(left) = cleared.await
+            {
+                return left;
+            }
+        }
+        self.clear_once(spawner)
+    }
+
     /// One round: kill, reap, and look again. `None` once nothing is left, else whom it saw. The group is signalled while
     /// its unreaped leader keeps the number ours.
     fn clear_once(&self, spawner: &Spawner) -> Option<Vec<Process>> {
@@ -158,6 +183,9 @@ impl Tree {
             }
             cgroup.kill();
             return Some(cgroup.processes().into_iter().filter_map(Process::read).filter(Process::is_alive).collect());
+        }
+        if !processes::can_look() {
+            return Some(Vec::new());
         }
         // The number stays reserved as long as the group has a member; once it is empty, it may mean anybody.
         if !self.group_is_gone.load(Ordering::Acquire) && killpg(self.group(), Number::SIGKILL) == Err(Errno::ESRCH) {
@@ -256,7 +284,7 @@ impl Tree {
         [process.pid, process.group, process.session].map(Some).contains(&number)
             || processes::was_started_with(process.pid, |entry| entry == marker.as_bytes())
             // Only orphans: anybody may open a pipe through /proc and write to it, and is no part of the run.
-            || process.parent == me && processes::writes_to_pipe(process.pid, self.output)
+            || is_orphan(process) && processes::writes_to_pipe(process.pid, self.output)
     }
 
     /// The living processes of the run.
@@ -274,6 +302,14 @@ fn kill_pinned(process: &Process) {
     if let Some(pidfd) = process.pin() {
         let _ = pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
     }
+}
+
+/// Whether it came to this process or to the keeper, which is our parent, or our child if we had to start it.
+fn is_orphan(process: &Process) -> bool {
+    let (me, parent) = (std::process::id(), parent_id());
+    process.parent == me
+        || process.parent == parent && parent != 1
+        || Process::read(process.parent).is_some_and(|above| above.parent == me)
 }
 
 /// Kills an orphan with its group, which nobody escapes by forking and which holds only what descends from runs; and its

@@ -310,6 +310,9 @@ fn fail(spec: &Spec, failure: &Failure) -> Explanation {
         FailureKind::Exited { exit: Exit::Code(0), before_ready: true } => {
             Some(format!("some servers end like this when their port is taken; see: laneway logs {}", spec.name))
         }
+        FailureKind::Exited { exit: Exit::OutOfMemory, .. } => {
+            Some("give it more memory, or let it need less; dmesg has the kernel's account".to_owned())
+        }
         FailureKind::Exited { .. } | FailureKind::PreStart { .. } | FailureKind::PreStartTimeout { .. } => None,
     };
     Explanation {

@@ -1,12 +1,13 @@
 //! What the API carries and the tools show: the state of a fleet at one moment, in plain values.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::explain::{Explanation, explain};
 use crate::machine::{Fleet, Survivor, Trouble};
-use crate::model::{Goal, Health, InstanceId, InstanceName, Mono, Phase};
+use crate::model::{Goal, Health, InstanceId, InstanceName, Mono, Phase, in_words};
 use crate::plan::Change;
 
 /// A fleet at one moment.
@@ -63,6 +64,8 @@ pub struct InstanceStatus {
     pub survivors: Vec<Survivor>,
     /// Where its output is.
     pub log: PathBuf,
+    /// What is or was wrong with its logs.
+    pub log_troubles: Vec<LogTrouble>,
     /// Something that a person should know though it runs.
     pub warning: Option<String>,
     /// What the state means.
@@ -84,11 +87,49 @@ impl InstanceStatus {
     }
 }
 
+/// A log that cannot be written, or could not for a while.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogTrouble {
+    /// Which log.
+    pub log: PathBuf,
+    /// Why it is not written; `None` if it is again.
+    pub what: Option<String>,
+    /// Since when.
+    pub for_seconds: f64,
+    /// Bytes that wait in memory.
+    pub waiting_bytes: u64,
+    /// Bytes that were dropped since the fleet came up.
+    pub dropped_bytes: u64,
+    /// The file system that it is on.
+    pub file_system: String,
+}
+
+impl LogTrouble {
+    /// In one line.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let Self { waiting_bytes, dropped_bytes, file_system, .. } = self;
+        let log = self.log.display();
+        match &self.what {
+            Some(what) => {
+                let since = in_words(Duration::try_from_secs_f64(self.for_seconds).unwrap_or_default());
+                format!(
+                    "{log} cannot be written for {since}: {what} ({file_system}); {waiting_bytes} bytes wait, \
+                     {dropped_bytes} bytes were dropped"
+                )
+            }
+            None => format!("{dropped_bytes} bytes were dropped from {log} while it could not be written"),
+        }
+    }
+}
+
 /// What the driver knows beside the machine's state.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
     /// Where the instance's output is.
     pub log: PathBuf,
+    /// What is or was wrong with its logs.
+    pub log_troubles: Vec<LogTrouble>,
     /// Something that a person should know though it runs.
     pub warning: Option<String>,
 }
@@ -114,6 +155,7 @@ pub fn instance(fleet: &Fleet, id: InstanceId, now: Mono, surroundings: Surround
         failures: instance.failures,
         survivors: instance.state.survivors().to_vec(),
         log: surroundings.log,
+        log_troubles: surroundings.log_troubles,
         warning: surroundings.warning,
         explanation: explain(fleet, id, now),
     }

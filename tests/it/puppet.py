@@ -21,6 +21,7 @@ What it does when asked (GET):
     /listen?PORT      listens there too                         /access?TEXT      writes TEXT into the access log
     /count            how many lines it was asked to print so far
     /bomb?N:MS        N processes that fork away every MS ms     /spin?N           N busy loops, for at most 20 s
+    /eat?N            takes N MiB of memory
     /pid              its pid                               /line             answers each line with its pid, for ever
 
 A daemon is forked twice, in its own session, and minds no SIGTERM. KIND: `plain`, `port` (keeps the listening socket),
@@ -214,6 +215,10 @@ def answer(connection, listeners):
         elif path == "/bomb":
             count, pause = query.split(":")
             bomb(int(count), int(pause) / 1000)
+        elif path == "/eat":
+            # Not all zeros: each page is its own.
+            eaten = [os.urandom(1 << 20) for _ in range(int(query))]
+            body = str(len(eaten))
         elif path == "/spin":
             spin(int(query))
         elif path == "/listen":

@@ -268,3 +268,67 @@ fn when_both_die_and_a_server_after_them_it_is_started_once() {
         assert_eq!((puppets(&fleet, "loud").len(), puppets(&fleet, "quiet").len()), (1, 1));
     });
 }
+
+/// A process that has just this number (`man 2 clone3`, `set_tid`); `None`, aloud, where the kernel does not let us.
+fn stranger_with(number: u32) -> Option<nix::unistd::Pid> {
+    let wanted = [i32::try_from(number).unwrap()];
+    let mut arguments = [0_u64; 11];
+    arguments[4] = u64::from(nix::libc::SIGCHLD.unsigned_abs());
+    arguments[8] = wanted.as_ptr() as u64;
+    arguments[9] = 1;
+    let (path, words) = (c"/bin/sleep", [c"sleep".as_ptr(), c"60".as_ptr(), std::ptr::null()]);
+    let environment = [std::ptr::null()];
+    // SAFETY: as fork: between the clone and the exec the child makes no call but exec.
+    let pid = unsafe {
+        let pid = nix::libc::syscall(nix::libc::SYS_clone3, arguments.as_mut_ptr(), size_of_val(&arguments));
+        if pid == 0 {
+            nix::libc::execve(path.as_ptr(), words.as_ptr(), environment.as_ptr());
+            nix::libc::_exit(127);
+        }
+        pid
+    };
+    if pid < 0 {
+        let error = std::io::Error::last_os_error();
+        assert_ne!(error.raw_os_error(), Some(nix::libc::EEXIST), "the number is not free");
+        eprintln!("skipped: a number cannot be chosen here ({error}); run as root");
+        return None;
+    }
+    Some(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()))
+}
+
+#[test]
+fn a_stranger_with_the_number_of_a_dead_server_is_left_alone() {
+    Way::each(|way| {
+        let fleet = fleet(way);
+        let loud = fleet.pid("loud");
+        kill_both(&fleet);
+        signal(loud, Signal::SIGKILL);
+        assert!(wait_until(PATIENCE, || !std::path::Path::new(&format!("/proc/{loud}")).exists()));
+        let Some(stranger) = stranger_with(loud) else { return };
+        fleet.up();
+        let new = fleet.pid("loud");
+        assert_ne!(new, loud, "a stranger was taken for the server");
+        fleet.run(&["restart", "loud", "--wait"]).expect(0);
+        fleet.run(&["down"]).expect(0);
+        assert!(is_alive(loud), "a stranger was killed");
+        nix::sys::signal::kill(stranger, Signal::SIGKILL).unwrap();
+        nix::sys::wait::waitpid(stranger, None).unwrap();
+    });
+}
+
+#[test]
+fn a_dead_server_keeps_its_number_until_its_exit_was_taken_note_of() {
+    let fleet = fleet(Way::Cgroups);
+    let ((supervisor, keeper), loud) = (fleet.pair(), fleet.pid("loud"));
+    // Nobody may take note yet.
+    signal(keeper, Signal::SIGSTOP);
+    signal(supervisor, Signal::SIGKILL);
+    assert!(wait_until(PATIENCE, || !is_alive(supervisor)));
+    signal(loud, Signal::SIGKILL);
+    assert!(wait_until(PATIENCE, || !is_alive(loud)));
+    assert!(std::path::Path::new(&format!("/proc/{loud}")).exists(), "it is a zombie, and its number its own");
+    signal(keeper, Signal::SIGCONT);
+    let after = fleet.wait_for("loud", |loud| loud["restarts"] == 1 && loud["health"] == "healthy");
+    assert_ne!(number(&after["pid"]), loud);
+    fleet.run(&["why", "loud"]).expect(0).shows(&["killed by SIGKILL"]);
+}

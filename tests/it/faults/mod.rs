@@ -4,10 +4,13 @@
 
 mod clean;
 pub mod control;
+mod disk;
 pub mod hand_over;
+mod scarce;
 mod shared;
 mod stop;
 mod upgrade;
+mod v1;
 
 use crate::harness::Fleet;
 

@@ -3,12 +3,12 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 
 use super::Way;
 use super::control::{CONTROL, Control};
+use super::v1::V1;
 use crate::harness::{Fleet, PATIENCE, get, is_alive, listens, number, signal, timed, wait_until};
 
 /// What a server may do to outlive its stop: what stands in PUPPET, and what it is asked for.
@@ -180,39 +180,15 @@ fn a_server_that_is_still_starting_can_be_stopped() {
     });
 }
 
-/// Frozen by the freezer of cgroup v1, a process minds no SIGKILL: as one that waits for a dead disk.
-struct Frozen(PathBuf);
-
-impl Frozen {
-    fn new(pid: u32) -> Option<Self> {
-        let place = Path::new("/sys/fs/cgroup/freezer").join(format!("laneway-test-{pid}"));
-        fs::create_dir(&place).ok()?;
-        let frozen = Self(place);
-        fs::write(frozen.0.join("cgroup.procs"), pid.to_string()).unwrap();
-        fs::write(frozen.0.join("freezer.state"), "FROZEN").unwrap();
-        let state = || fs::read_to_string(frozen.0.join("freezer.state")).unwrap();
-        assert!(wait_until(PATIENCE, || state().trim() == "FROZEN"), "{}", state());
-        Some(frozen)
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        fs::write(self.0.join("freezer.state"), "THAWED").unwrap();
-        // Its process ends now; only an empty cgroup can be removed.
-        assert!(wait_until(PATIENCE, || fs::remove_dir(&self.0).is_ok()) || std::thread::panicking());
-    }
-}
-
 /// Stops `a` while one of its processes cannot die, and lets it die then.
 fn cannot_die(way: Way, victim: impl Fn(&Fleet) -> u32) {
     let fleet = fleet(way, &format!("a: {{port: $0}}\nb: {{port: $1}}\n{CONTROL}"));
     let control = Control::watch(&fleet);
     let victim = victim(&fleet);
-    let Some(frozen) = Frozen::new(victim) else {
-        eprintln!("SKIPPED: no writable freezer of cgroup v1 here");
-        return;
-    };
+    // Frozen by the freezer of cgroup v1 it minds no SIGKILL, as one that waits for a dead disk.
+    let Some(freezer) = V1::of("freezer", victim) else { return };
+    freezer.set("freezer.state", "FROZEN");
+    assert!(wait_until(PATIENCE, || freezer.get("freezer.state") == "FROZEN"));
     let stop = fleet.spawn(&["stop", "a"]);
     fleet.wait_for_phase("a", "stopping");
     fleet.run(&["restart", "--wait", "b"]).expect(0);
@@ -222,7 +198,7 @@ fn cannot_die(way: Way, victim: impl Fn(&Fleet) -> u32) {
     fleet.run(&["why", "a"]).expect(0).shows(&words);
     fleet.run(&["start", "--wait", "b"]).expect(0);
     assert!(is_alive(victim));
-    drop(frozen);
+    freezer.set("freezer.state", "THAWED");
     fleet.wait_for_phase("a", "stopped");
     gone(&fleet, &[victim]);
     control.finish();
@@ -247,4 +223,18 @@ fn a_daemon_that_shows_no_sign_at_all_goes_with_the_fleet() {
     fleet.run(&["down"]).expect(0);
     assert!(!is_alive(silent));
     assert!(fleet.own_log().contains("which hid from its instance's stop"), "{}", fleet.own_log());
+}
+
+#[test]
+fn a_family_that_outlived_its_supervisor_goes_too() {
+    Way::each(|way| {
+        let fleet = fleet(way, "a: {port: $0}");
+        let mut pids = vec![fleet.pid("a"), daemon(&fleet, "plain"), daemon(&fleet, "bare")];
+        let (supervisor, _) = fleet.pair();
+        signal(supervisor, Signal::SIGKILL);
+        assert!(wait_until(PATIENCE, || ![0, supervisor].contains(&fleet.pair().0)), "{}", fleet.own_log());
+        pids.push(daemon(&fleet, "port"));
+        fleet.run(&["stop", "a"]).expect(0);
+        gone(&fleet, &pids);
+    });
 }
