@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Body of `POST /v1/start` and `/v1/restart`.
+/// Body of `POST /v1/start` and `/v1/restart`. A start that names nobody leaves alone who was stopped and is
+/// `restart: unless-stopped`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StartRequest {

@@ -53,6 +53,11 @@ impl Checks {
         }
     }
 
+    /// The next one begins now, unless one is under way.
+    pub(super) fn hurry(&mut self, now: Mono) {
+        self.due = self.due.map(|_| now);
+    }
+
     /// How long it was in good health, up to the first bad answer of the current row.
     pub(super) fn healthy_for(&self, now: Mono) -> Duration {
         self.healthy_since.map_or(Duration::ZERO, |since| self.bad_since.unwrap_or(now).since(since))

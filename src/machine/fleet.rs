@@ -60,6 +60,13 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// The same without what a fleet does without: who asks again asks anew, and who takes over a port that is still held
+    /// looks again each second.
+    #[must_use]
+    pub fn abridged(&self) -> Self {
+        Self { answered: VecDeque::new(), predecessors: BTreeMap::new(), ..self.clone() }
+    }
+
     /// The revision of the plan that was run.
     #[must_use]
     pub fn revision(&self) -> u64 {

@@ -127,7 +127,7 @@ impl Instance {
                 if asks_otherwise =>
             {
                 if let Some(check) = check {
-                    checks.due = Some(cx.now);
+                    checks.hurry(cx.now);
                     *deadline = Some(*since + check.start_deadline());
                 } else {
                     self.state =
@@ -136,7 +136,7 @@ impl Instance {
             }
             State::Running { run, pid, since, checks } if asks_otherwise => match (check, &was.healthcheck) {
                 // What is known holds until the new question is answered.
-                (Some(_), Some(_)) => checks.due = Some(cx.now),
+                (Some(_), Some(_)) => checks.hurry(cx.now),
                 (None, _) => *checks = Checks::new(None, cx.now),
                 // Now that it is asked, it has to give a good answer in the time of a start.
                 (Some(check), None) => {

@@ -697,7 +697,7 @@ mod world {
 
     use super::{
         Action, BTreeSet, Condition, Dependency, Duration, Event, Exit, Fault, Goal, InstanceId, Obstacle, Request,
-        Run, Story, Verdict, Wait, spec,
+        RestartPolicy, Run, Spec, Story, Verdict, Wait, apply, with_command,
     };
 
     #[derive(Clone, Debug)]
@@ -711,6 +711,7 @@ mod world {
         Start(Vec<u32>),
         Restart(Vec<u32>),
         Stop(Vec<u32>),
+        Apply(u32),
     }
 
     fn happening() -> impl Strategy<Value = Happening> {
@@ -725,6 +726,7 @@ mod world {
             2 => who().prop_map(Happening::Start),
             1 => who().prop_map(Happening::Restart),
             1 => who().prop_map(Happening::Stop),
+            2 => any::<u32>().prop_map(Happening::Apply),
         ]
     }
 
@@ -818,6 +820,15 @@ mod world {
                 world.obey(&actions);
                 None
             }
+            Happening::Apply(bits) => {
+                let names: Vec<_> = (0..6).map(|n| format!("n{n}")).collect();
+                // Whoever meets, meets in something: each may take over what the next one has.
+                let heirs: Vec<_> =
+                    names.iter().zip(names.iter().skip(1)).map(|(a, b)| (a.as_str(), b.as_str())).collect();
+                let actions = apply(story, fleet_of(bits), &heirs);
+                world.obey(&actions);
+                None
+            }
         };
         if let Some(event) = event {
             let actions = story.step(event);
@@ -830,11 +841,32 @@ mod world {
     }
 
     fn fleet() -> Story {
-        let mut specs: Vec<_> = ["a", "b", "c", "d"].into_iter().map(spec).collect();
-        specs[1].depends_on = vec![Dependency { on: InstanceId(0), condition: Condition::ServiceHealthy }];
-        specs[2].pre_start = vec![vec!["x".to_owned()]];
-        specs[3].healthcheck = None;
-        Story::of(specs)
+        Story::of(fleet_of(0b1111))
+    }
+
+    /// Some of six instances: the lower bits say which, the others in what they are different.
+    fn fleet_of(bits: u32) -> Vec<Spec> {
+        let is_there = |n: u32| bits >> n & 1 == 1;
+        let mut specs = Vec::new();
+        for n in (0..6).filter(|n| is_there(*n)) {
+            let mut spec = with_command(&format!("n{n}"), if is_there(8 + n) { "other" } else { "server" });
+            if is_there(16 + n) {
+                spec.restart.policy = RestartPolicy::Always;
+            }
+            if let Some(check) = spec.healthcheck.as_mut().filter(|_| is_there(24)) {
+                check.interval *= 2;
+            }
+            match n {
+                1 if is_there(0) => {
+                    spec.depends_on = vec![Dependency { on: InstanceId(0), condition: Condition::ServiceHealthy }];
+                }
+                2 => spec.pre_start = vec![vec!["x".to_owned()]],
+                3 => spec.healthcheck = None,
+                _ => {}
+            }
+            specs.push(spec);
+        }
+        specs
     }
 
     proptest! {
@@ -856,7 +888,7 @@ mod world {
                 }
             }
             assert!(world.exited && world.alive.is_empty() && world.unborn.is_empty());
-            for id in story.fleet.plan().ids() {
+            for id in story.fleet.plan().places() {
                 assert_eq!(story.fleet.instance(id).goal, Goal::Down);
             }
         }

@@ -25,7 +25,7 @@ use super::look;
 use super::probe::{CheckUnderWay, KnownListener, Patient, Prober};
 use super::processes::ended;
 use super::records::{BirthPlace, Record, Records};
-use super::reload::{Origin, Refused, Reload, Resolved};
+use super::reload::{Asker, Origin, Refused, Reload, Resolved};
 use super::spawn::{Job, Spawner};
 use super::succession::Adopted;
 use super::tree::Tree;
@@ -120,7 +120,7 @@ struct Waiting {
 enum Reply {
     Outcome(oneshot::Sender<Outcome>),
     /// With what changed.
-    Applied(Vec<Change>, oneshot::Sender<Result<Applied, Refused>>),
+    Applied(Vec<Change>, Asker),
 }
 
 impl Reply {

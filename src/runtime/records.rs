@@ -145,7 +145,10 @@ impl Records {
 
     /// Replaces the record of the fleet.
     pub fn write_memory(&mut self, memory: &Memory) {
-        let text = serde_json::to_vec(memory).unwrap_or_default();
+        let mut text = serde_json::to_vec(memory).unwrap_or_default();
+        if text.len() > FLEET.1 - HEAD {
+            text = serde_json::to_vec(&memory.abridged()).unwrap_or_default();
+        }
         self.replace(FLEET.0, FLEET.1, &text);
     }
 

@@ -23,8 +23,11 @@ pub struct Reload {
     /// Only say what it would change.
     pub dry_run: bool,
     /// Who waits for the answer; nobody after a SIGHUP.
-    pub reply: Option<oneshot::Sender<Result<Applied, Refused>>>,
+    pub reply: Option<Asker>,
 }
+
+/// Who waits for the answer to a reload.
+pub type Asker = oneshot::Sender<Result<Applied, Refused>>;
 
 /// What the file comes to now.
 #[derive(Debug)]

@@ -149,13 +149,15 @@ fn what_needs_no_restart_gets_none() {
     let fleet = Fleet::new(TWO);
     fleet.up();
     let pids = [fleet.pid("a"), fleet.pid("b")];
-    edit(&fleet, "  b: {", "  b: {depends_on: [a], stop_grace_period: 1s, logging: {max_size: 1MiB}, ");
+    edit(&fleet, "  b: {", "  b: {depends_on: [a], stop_grace_period: 1s, logging: {max_size: 8k}, ");
     edit(&fleet, "retries: 2", "retries: 3");
     fleet.run(&["apply", "--wait"]).expect(0).shows(&[
         "a: changed (healthcheck.retries): without a restart",
         "b: changed (depends_on, healthcheck.retries, logging, stop_grace_period): without a restart",
     ]);
     assert_eq!(pids, [fleet.pid("a"), fleet.pid("b")]);
+    fleet.ask("b", "/print?2000");
+    assert!(wait_until(PATIENCE, || fleet.state("b/log/b.log.1").exists()), "the new limit of the log counts");
     fleet.run(&["stop", "a"]).expect(0).says(&["b goes on without a"]);
     // Said once more, by a client that asks for what runs already.
     fleet.up();

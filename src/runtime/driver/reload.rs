@@ -14,7 +14,7 @@ use super::{DISK_PATIENCE, Driver, Fact, Reply, Waiting};
 use crate::machine::{Action, Event, Request, Standing, State, Wait};
 use crate::model::{InstanceId, InstanceName};
 use crate::plan::{self, Callers, Change, Plan};
-use crate::runtime::reload::{Refused, Reload, Resolved};
+use crate::runtime::reload::{Asker, Refused, Reload, Resolved};
 use crate::view::snapshot::{Applied, Outcome};
 
 /// A plan that can take the place of the one that runs.
@@ -72,12 +72,7 @@ impl Driver {
         let old = Arc::clone(self.fleet.plan());
         let Next { plan, heirs, changes } = match resolved.and_then(|resolved| self.next_plan(resolved)) {
             Ok(next) => next,
-            Err(refused) => {
-                warn!("{refused}");
-                let _ = reply.map(|reply| reply.send(Err(refused)));
-                self.end_reload();
-                return Vec::new();
-            }
+            Err(refused) => return self.refuse_reload(reply, refused),
         };
         let id = id.unwrap_or_else(|| self.next_request());
         let standing = self.fleet.standing(id);
@@ -90,11 +85,8 @@ impl Driver {
             return Vec::new();
         }
         if is_new && let Err(error) = self.origin.keep(&old, Some(&plan)) {
-            let refused = Refused::Other { what: format!("the new plan cannot be kept: {error}"), hint: None };
-            warn!("{refused}");
-            let _ = reply.map(|reply| reply.send(Err(refused)));
-            self.end_reload();
-            return Vec::new();
+            let what = format!("the new plan cannot be kept: {error}");
+            return self.refuse_reload(reply, Refused::Other { what, hint: None });
         }
         let who = if is_new { about(&changes, &plan, &old) } else { self.fleet.present() };
         if let Some(reply) = reply {
@@ -121,6 +113,13 @@ impl Driver {
                 vec![Action::Reply { id, answer }]
             }
         }
+    }
+
+    fn refuse_reload(&mut self, reply: Option<Asker>, refused: Refused) -> Vec<Action> {
+        warn!("{refused}");
+        let _ = reply.map(|reply| reply.send(Err(refused)));
+        self.end_reload();
+        Vec::new()
     }
 
     /// Merges what the file says with what runs.
