@@ -287,6 +287,7 @@ impl Story {
             Request::Start { who, .. } | Request::Restart { who, .. } => (who.clone(), Vec::new()),
             Request::Stop { who } => (Vec::new(), who.clone()),
             Request::Down { .. } => (Vec::new(), self.world.ids()),
+            Request::StartAll { .. } | Request::Apply { .. } => (Vec::new(), Vec::new()),
         };
         if supervisor.fleet.standing(id) == super::Standing::New && !supervisor.fleet.is_ending() {
             let mut next = up;

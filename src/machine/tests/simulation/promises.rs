@@ -13,7 +13,7 @@ use super::world::{Happening, Record, World};
 /// Notes what a person wishes: it may end healthy servers.
 pub(super) fn note_wish(world: &mut World, fleet: &Fleet, request: &Request) {
     let ended = match request {
-        Request::Start { .. } => Vec::new(),
+        Request::Start { .. } | Request::StartAll { .. } | Request::Apply { .. } => Vec::new(),
         Request::Restart { who, .. } | Request::Stop { who } => who.clone(),
         Request::Down { .. } => fleet.plan().ids().collect(),
     };
