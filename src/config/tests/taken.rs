@@ -147,7 +147,7 @@ fn every_key_is_taken() {
         "    cache: {backend: redis+locmem, url: \"redis://h\", prefix: p, location: l, timeout: 1m}\n",
         "    cookies: {session: s, csrf: c}\n    static_root: static\n    media_root: media\n",
         "    secret: {file: key, env: false}\n    channels: {url: \"redis://h/1\", prefix: ch}\n",
-        "    logging: {max_size: 1m, max_files: 2}\n",
+        "    logging: {max_size: 1m, max_files: 2, compress: true}\n",
         "    healthcheck: {path: /up, scheme: http, expect_status: 200-399, headers: {Host: x}, body: ok, interval: 1s,\n",
         "      timeout: 1s, retries: 2, start_period: 3s, start_interval: 100ms, on_unhealthy: none, disable: false}\n",
         "    restart: on-failure:4\n    restart_policy: {delay: 2s, max_delay: 20s, window: 30s}\n",

@@ -10,7 +10,8 @@ use std::thread;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::{DISK_PATIENCE, Driver, Fact, Reply, Waiting};
+use super::told::DISK_PATIENCE;
+use super::{Driver, Fact, Reply, Waiting};
 use crate::machine::{Action, Event, Request, Standing, State, Wait};
 use crate::model::{InstanceId, InstanceName};
 use crate::plan::{self, Callers, Change, Plan};
