@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use super::{Driver, Fact};
+use super::{Driver, Fact, in_thread};
 use crate::keeper::protocol::{Kept, news};
 use crate::model::InstanceId;
 use crate::runtime::care;
@@ -71,7 +71,8 @@ impl Driver {
         let chores = self.care.look(self.fleet.plan(), journal);
         for id in chores.to_make {
             let (plan, tools) = (Arc::clone(self.fleet.plan()), Arc::clone(&self.tools));
-            tokio::task::spawn_blocking(move || care::make_again(&plan, id, &tools));
+            let made = in_thread("lane", move || care::make_again(&plan, id, &tools));
+            made.unwrap_or_else(|error| warn!("no thread to make a lane again: {error}"));
         }
         for id in chores.changed {
             let status = self.instance(id);
@@ -103,7 +104,8 @@ impl Driver {
         let (launch, records) = (keeper.kept(Kept::Launch), keeper.kept(Kept::Records));
         let (path, instances, facts) = (self.upgrade.clone(), self.fleet.plan().specs.len(), self.facts.clone());
         let tools = Arc::clone(&self.tools);
-        tokio::task::spawn_blocking(move || {
+        // Without a thread the reply is dropped, and whoever asked hears that.
+        let proving = in_thread("proof", move || {
             let (Some(launch), Some(records)) = (launch, records) else { return };
             let binary = upgrade::open_binary(&path);
             let proof = binary
@@ -124,6 +126,7 @@ impl Driver {
             pause(GOODBYE);
             let _ = facts.send(Fact::Proven(binary.into()));
         });
+        proving.unwrap_or_else(|error| warn!("no thread to prove a binary: {error}"));
     }
 
     /// Everything is recorded already, as for a successor. If the new program dies soon, the keeper starts the old one.

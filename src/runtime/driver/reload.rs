@@ -5,13 +5,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread;
 
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::told::DISK_PATIENCE;
-use super::{Driver, Fact, Reply, Waiting};
+use super::{Driver, Fact, Reply, Waiting, in_thread};
 use crate::machine::{Action, Event, Request, Standing, State, Wait};
 use crate::model::{InstanceId, InstanceName};
 use crate::plan::{self, Callers, Change, Plan};
@@ -46,7 +45,7 @@ impl Driver {
         self.is_reloading = true;
         let (origin, facts) = (Arc::clone(&self.origin), self.facts.clone());
         let (plan, holders) = (Arc::clone(self.fleet.plan()), self.fleet.present());
-        let begun = in_thread(move || {
+        let begun = in_thread("reload", move || {
             let resolved = origin.resolve(&plan, &holders);
             let _ = facts.send(Fact::Resolved(reload, Box::new(resolved)));
         });
@@ -156,7 +155,7 @@ impl Driver {
             // both processes never takes an old server for a new one.
             let _ = timeout(DISK_PATIENCE, flushed).await;
             let (done, revision) = (facts.clone(), plan.revision);
-            let begun = in_thread(move || {
+            let begun = in_thread("reload", move || {
                 origin.publish(&plan);
                 for id in declared {
                     if let Err(error) = tools.keeper.declare(id, plan.spec(id)) {
@@ -180,9 +179,4 @@ fn about(changes: &[Change], plan: &Plan, old: &Plan) -> Vec<InstanceId> {
         Change::Added { name } | Change::Removed { name } | Change::Changed { name, .. } => Some(name.as_str()),
     });
     names.filter_map(|name| plan.find(name).or_else(|| old.find(name))).collect()
-}
-
-/// A disk that hangs keeps such a thread, and nobody else.
-fn in_thread(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name("reload".to_owned()).spawn(work).map(drop)
 }
