@@ -3,7 +3,6 @@
 //!
 //! A supervisor that dies in between leaves both plans: its successor goes by the one that the machine had stepped to.
 
-use std::io;
 use std::sync::Arc;
 
 use tokio::time::timeout;
