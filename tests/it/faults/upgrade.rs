@@ -114,3 +114,21 @@ fn what_is_no_good_binary_is_refused_and_nothing_changes() {
 fn with_nothing_running_there_is_nothing_to_upgrade() {
     Fleet::new("a: {port: $0}").run(&["upgrade"]).expect(3);
 }
+
+#[test]
+fn a_sigterm_between_the_images_is_heard_by_the_new_one() {
+    let fleet = fleet();
+    let new = another(&fleet, "new-laneway");
+    let (supervisor, keeper) = fleet.pair();
+    let upgrade = fleet.spawn(&["upgrade", new.to_str().unwrap()]);
+    // The answer leaves 50 ms before the exec; whatever comes meanwhile is for whoever listens then.
+    assert!(wait_until(PATIENCE, || fleet.own_log().contains("becoming laneway")));
+    let is_done = || {
+        let _ = nix::sys::signal::kill(crate::harness::pid(supervisor), Signal::SIGTERM);
+        !is_alive(supervisor) && !is_alive(keeper)
+    };
+    assert!(wait_until(PATIENCE, is_done), "{}", fleet.own_log());
+    assert!(fleet.own_log().contains("everything is down"), "{}", fleet.own_log());
+    assert_eq!(fleet.processes().iter().filter(|process| process.command.contains("puppet")).count(), 0);
+    drop(upgrade);
+}
