@@ -1,5 +1,6 @@
 //! The supervisor's main: everything is put together here, and taken apart in the end.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -176,9 +177,8 @@ impl Supervisor {
         let spawner = Spawner::start(&fleet, cgroups.clone(), original, Arc::clone(&link));
         let spawner = spawner.map_err(|e| say("no thread", &e))?;
         let (mut records, recorded) = records(&home, left).map_err(|e| say("the records", &e))?;
-        let before = home.last_plan();
-        let is_same = |id| before.as_ref().is_some_and(|before| is_same(before, &plan, id));
-        let adopted = Adopted::find(&plan, recorded, after, &spawner, &link, is_same);
+        let same = if after == After::Both { unchanged(&home, &plan) } else { BTreeSet::new() };
+        let adopted = Adopted::find(&plan, recorded, after, &spawner, &link, |id| same.contains(&id));
         if after == After::Both {
             adopted.record(&plan, &link, &mut records);
         }
@@ -248,14 +248,17 @@ fn records(home: &Home, left: Option<OwnedFd>) -> io::Result<(Records, Recorded)
     Ok((Records::new(disk)?, recorded))
 }
 
-/// Whether an instance is the same, at the same place, in both plans.
-fn is_same(before: &Plan, now: &Plan, id: InstanceId) -> bool {
-    let name = &now.spec(id).name;
-    let is_changed = plan::diff(before, now, Callers::Two).iter().any(|change| match change {
-        Change::Changed { name: other, .. } | Change::Added { name: other } => other == name,
-        Change::Removed { .. } | Change::Fleet { .. } => false,
-    });
-    before.find(name.as_str()) == Some(id) && !is_changed
+/// The instances that are the same, at the same place, as in the plan of the last pair.
+fn unchanged(home: &Home, now: &Plan) -> BTreeSet<InstanceId> {
+    let Some(before) = home.last_plan() else { return BTreeSet::new() };
+    let mut same: BTreeSet<_> = now.ids().filter(|id| before.find(now.spec(*id).name.as_str()) == Some(*id)).collect();
+    for change in plan::diff(&before, now, Callers::Two) {
+        match change {
+            Change::Changed { name, .. } | Change::Added { name } => same.retain(|id| now.spec(*id).name != name),
+            Change::Removed { .. } | Change::Fleet { .. } => {}
+        }
+    }
+    same
 }
 
 /// The socket that an earlier supervisor listened on: whoever connected since then is served. Else a new one.

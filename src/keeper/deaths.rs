@@ -6,8 +6,12 @@ use std::time::Duration;
 const LONG_LIFE: Duration = Duration::from_secs(10);
 /// So many deaths in a row are nothing yet.
 const FREE: u32 = 3;
-/// The first pause, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// The first pause.
+const SHORTEST: Duration = Duration::from_millis(50);
+/// The longest after a kill, which says nothing against the next one: people are to have control back within a second.
+const LONGEST_AFTER_KILL: Duration = Duration::from_millis(250);
+/// The longest after a crash.
+const LONGEST_AFTER_CRASH: Duration = Duration::from_secs(1);
 
 /// The deaths of supervisors that did not live long.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,7 +29,8 @@ impl Deaths {
         self.count = self.count.saturating_add(1);
         self.crashes = if is_crash { self.crashes.saturating_add(1) } else { 0 };
         let Some(beyond) = self.count.checked_sub(FREE.saturating_add(1)) else { return Duration::ZERO };
-        PAUSES.0.saturating_mul(2_u32.saturating_pow(beyond.min(16))).min(PAUSES.1)
+        let longest = if is_crash { LONGEST_AFTER_CRASH } else { LONGEST_AFTER_KILL };
+        SHORTEST.saturating_mul(2_u32.saturating_pow(beyond.min(16))).min(longest)
     }
 
     /// What the last supervisors knew made them crash.
@@ -40,13 +45,18 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_a_long_life_makes_all_forgotten() {
-        let mut deaths = Deaths::default();
         let short = Duration::from_millis(5);
-        let pauses: Vec<_> = (0..10).map(|_| deaths.add(short, false).as_millis()).collect();
-        assert_eq!(pauses, [0, 0, 0, 50, 100, 200, 400, 800, 1000, 1000]);
-        assert_eq!(deaths.add(LONG_LIFE, false), Duration::ZERO);
-        for _ in 0..1000 {
-            assert!(deaths.add(short, false) <= PAUSES.1);
+        for (is_crash, expected) in [
+            (true, [0, 0, 0, 50, 100, 200, 400, 800, 1000, 1000]),
+            (false, [0, 0, 0, 50, 100, 200, 250, 250, 250, 250]),
+        ] {
+            let mut deaths = Deaths::default();
+            let pauses: Vec<_> = (0..10).map(|_| deaths.add(short, is_crash).as_millis()).collect();
+            assert_eq!(pauses, expected);
+            for _ in 0..1000 {
+                assert!(deaths.add(short, is_crash) <= LONGEST_AFTER_CRASH);
+            }
+            assert_eq!(deaths.add(LONG_LIFE, is_crash), Duration::ZERO);
         }
     }
 
