@@ -248,12 +248,14 @@ fn records(home: &Home, left: Option<OwnedFd>) -> io::Result<(Records, Recorded)
     Ok((Records::new(disk)?, recorded))
 }
 
-/// Whether an instance is the same, at the same place, in both plans.
+/// Whether an instance is the same, at the same place, in both plans. Who was taken out of the file is not.
 fn is_same(before: &Plan, now: &Plan, id: InstanceId) -> bool {
     let name = &now.spec(id).name;
     let is_changed = plan::diff(before, now, Callers::Two).iter().any(|change| match change {
-        Change::Changed { name: other, .. } | Change::Added { name: other } => other == name,
-        Change::Removed { .. } | Change::Fleet { .. } => false,
+        Change::Changed { name: other, .. } | Change::Added { name: other } | Change::Removed { name: other } => {
+            other == name
+        }
+        Change::Fleet { .. } => false,
     });
     before.find(name.as_str()) == Some(id) && !is_changed
 }
