@@ -91,7 +91,11 @@ fn set_up(inheritance: Inheritance, is_first: bool) -> Result<Supervisor, String
         None => first_plan(&launch)?,
     };
     let home = Home::of(&plan.state_dir);
-    let fleet = home.fleet_id().map_err(|error| format!("{}: {error}", home.directory().display()))?;
+    let fleet = match launch.fleet.take() {
+        Some(fleet) => fleet,
+        None => home.fleet_id().map_err(|error| format!("{}: {error}", home.directory().display()))?,
+    };
+    launch.fleet = Some(fleet.clone());
     if let Some(registry) = Registry::of_user().filter(|_| is_first) {
         if let Some(pid) = registry.occupant(&plan) {
             let state_dir = plan.state_dir.display();
@@ -185,7 +189,15 @@ impl Supervisor {
         let prober = Prober::new(Clock::start()).map_err(|e| say("the HTTP client", &e))?;
         let tools = Tools { spawner, keeper: Arc::clone(&link), prober };
         let listener = listen(&home, left_listener, &link).map_err(|e| say("the control socket", &e))?;
-        home.write_plan(&plan).map_err(|e| say("plan.json", &e))?;
+        if before.as_ref() != Some(&*plan)
+            && let Err(error) = home.write_plan(&plan)
+        {
+            if ready.is_some() {
+                return Err(say("plan.json", &error));
+            }
+            // The servers run, and need their supervisor more than clients need the plan.
+            warn!("plan.json cannot be written, clients go by the plan before: {error}");
+        }
         let origin = Launched { launch, home: home.clone(), link: Arc::clone(&link) };
         let kept = origin.keep(&plan, None);
         kept.and_then(|()| link.keep(Kept::Records, records.descriptor().try_clone_to_owned()?))

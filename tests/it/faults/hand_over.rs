@@ -20,14 +20,14 @@ fn fleet(way: Way) -> Fleet {
 }
 
 /// Kills with SIGKILL, and waits until the pair is whole again. How long control was away.
-fn kill_supervisor(fleet: &Fleet) -> Duration {
+pub fn kill_supervisor(fleet: &Fleet) -> Duration {
     let (supervisor, keeper) = fleet.pair();
     signal(supervisor, Signal::SIGKILL);
     let (took, ()) = timed(|| await_pair(fleet, |pair| pair.0 != supervisor && pair.1 == keeper));
     took
 }
 
-fn kill_keeper(fleet: &Fleet) -> Duration {
+pub fn kill_keeper(fleet: &Fleet) -> Duration {
     let (supervisor, keeper) = fleet.pair();
     signal(keeper, Signal::SIGKILL);
     let (took, ()) = timed(|| await_pair(fleet, |pair| pair.0 == supervisor && pair.1 != keeper));
@@ -54,7 +54,7 @@ fn await_pair(fleet: &Fleet, is_so: impl Fn((u32, u32)) -> bool) {
 }
 
 /// What must not move: generation, restarts, failures, pid of every instance.
-fn counters(fleet: &Fleet) -> Vec<Value> {
+pub fn counters(fleet: &Fleet) -> Vec<Value> {
     let status = fleet.ask_status();
     let list = status["instances"].as_array().cloned().unwrap_or_default();
     let facts = |i: &Value| -> Value {
