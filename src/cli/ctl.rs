@@ -11,12 +11,14 @@ use std::os::fd::AsFd;
 use super::args::{Down, Names, Start, Status, Waiting, Why};
 use super::out::{eprintln, println};
 use super::paint;
-use super::place::Fleet;
+use super::place::{Fleet, UNWATCHED_HINT, unwatched_in_words};
 use super::report::{self, DONE, FAILED, Failure, NOT_RUNNING};
+use super::up;
 use crate::control::{Change, Client, DownRequest, StartRequest, StopRequest, WaitFor};
-use crate::model::{Goal, InstanceName, Phase, in_words};
+use crate::model::{Goal, InstanceId, InstanceName, Phase, in_words};
 use crate::plan::spec::Spec;
 use crate::plan::{self, Plan};
+use crate::runtime::home::Home;
 use crate::view::snapshot::{FleetStatus, InstanceStatus, Outcome};
 use crate::view::table;
 
@@ -28,7 +30,14 @@ const LAST_BREATH: u16 = 10_000;
 /// # Errors
 /// Exit code 3 when nothing runs.
 pub fn down(fleet: &Fleet, arguments: &Down) -> Result<ExitCode, Failure> {
-    let client = fleet.client()?;
+    let client = match fleet.home_at_rest().filter(|home| !home.unwatched().is_empty()) {
+        // Whoever is to be ended needs somebody who ends it in order.
+        Some(home) => {
+            up::ensure(fleet, &fleet.plan()?, &home)?;
+            Client::new(home)
+        }
+        None => fleet.client()?,
+    };
     Ok(ExitCode::from(bring_down(&client, arguments.now)?))
 }
 
@@ -189,6 +198,10 @@ pub fn status(fleet: &Fleet, arguments: &Status) -> Result<ExitCode, Failure> {
             if let Some(note) = note(instance) {
                 eprintln!("{note}");
             }
+            // One that is over is history, for `why`.
+            for trouble in instance.log_troubles.iter().filter(|trouble| trouble.what.is_some()) {
+                eprintln!("{}: {}", instance.name, trouble.in_words());
+            }
         }
         if status.ending {
             eprintln!("laneway is on its way down");
@@ -224,10 +237,19 @@ fn exit_code(instances: &[InstanceStatus]) -> u8 {
 fn status_at_rest(fleet: &Fleet, arguments: &Status) -> Result<ExitCode, Failure> {
     let plan = fleet.plan()?;
     let wanted = plan::select(&plan, &arguments.names)?;
+    let unwatched = Home::of(&plan.state_dir).unwatched();
     if arguments.json {
-        let names: Vec<_> =
-            wanted.iter().map(|id| serde_json::json!({"name": plan.spec(*id).name, "phase": "stopped"})).collect();
-        println!("{}", to_json(&serde_json::json!({"project": plan.project, "file": plan.file, "instances": names}))?);
+        let shown = |id: &InstanceId| {
+            let name = &plan.spec(*id).name;
+            let pid = unwatched.iter().find(|(other, _)| other == name).map(|(_, pid)| pid);
+            let phase = if pid.is_some() { Phase::Running } else { Phase::Stopped };
+            serde_json::json!({"name": name, "phase": phase, "pid": pid, "watched": false})
+        };
+        let instances: Vec<_> = wanted.iter().map(shown).collect();
+        let all = serde_json::json!({"project": plan.project, "file": plan.file, "instances": instances});
+        println!("{}", to_json(&all)?);
+    } else if !unwatched.is_empty() {
+        return Err(Failure::not_running(unwatched_in_words(&unwatched)).or_hint(UNWATCHED_HINT));
     } else {
         let rows: Vec<_> =
             wanted.iter().map(|id| (plan.spec(*id).name.to_string(), plan.spec(*id).facts.port)).collect();

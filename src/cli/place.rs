@@ -10,6 +10,7 @@ use super::report::Failure;
 use crate::config::{self, Source};
 use crate::control::Client;
 use crate::daemon;
+use crate::model::InstanceName;
 use crate::plan::{self, Plan};
 use crate::runtime::home::Home;
 use crate::runtime::registry::Registry;
@@ -91,7 +92,17 @@ impl Fleet {
         }
     }
 
+    /// Where this fleet would be, if its file can be read so far.
+    #[must_use]
+    pub fn home_at_rest(&self) -> Option<Home> {
+        config::read(&self.source).0.map(|settings| Home::of(&settings.state_dir))
+    }
+
     fn nothing_runs(&self) -> Failure {
+        let unwatched = self.home_at_rest().map(|home| home.unwatched()).unwrap_or_default();
+        if !unwatched.is_empty() {
+            return Failure::not_running(unwatched_in_words(&unwatched)).or_hint(UNWATCHED_HINT);
+        }
         match config::base_file(&self.source) {
             Some(file) => Failure::not_running(format!("nothing runs from {}", file.display())),
             None => match config::load(&self.source) {
@@ -100,4 +111,14 @@ impl Fleet {
             },
         }
     }
+}
+
+/// What to do about servers that nobody watches.
+pub const UNWATCHED_HINT: &str = "laneway up takes them over as they are; laneway down ends them";
+
+/// Says who runs on without laneway.
+#[must_use]
+pub fn unwatched_in_words(unwatched: &[(InstanceName, u32)]) -> String {
+    let named: Vec<_> = unwatched.iter().map(|(name, pid)| format!("{name} (pid {pid})")).collect();
+    format!("laneway itself was killed; still running, with nobody watching: {}", named.join(", "))
 }

@@ -95,7 +95,7 @@ pub fn preset(
 }
 
 /// Makes sure that a supervisor runs this plan; whether this call started it.
-fn ensure(fleet: &Fleet, plan: &Plan, home: &Home) -> Result<bool, Failure> {
+pub fn ensure(fleet: &Fleet, plan: &Plan, home: &Home) -> Result<bool, Failure> {
     let place = |error: std::io::Error| Failure::failed(format!("{}: {error}", home.directory().display()));
     let launch = Launch::new(fleet.source());
     // What laneway makes is for its user alone; servers get the caller's mask back.

@@ -39,6 +39,9 @@ pub struct Launch {
     pub descriptors: u64,
     /// The client's file mode mask: servers get it back.
     pub umask: u32,
+    /// The name of the fleet in the markers of its processes, once it runs: somebody may delete the file that says it.
+    #[serde(default)]
+    pub fleet: Option<String>,
     /// The plan that runs, for the next supervisor: a file that was broken meanwhile never disturbs it.
     #[serde(default)]
     pub running: Option<Plan>,
@@ -74,6 +77,7 @@ impl Launch {
             set: source.set.clone(),
             descriptors: getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft),
             umask: mask.bits(),
+            fleet: None,
             running: None,
             next: None,
         }

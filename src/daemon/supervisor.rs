@@ -32,9 +32,9 @@ use crate::runtime::tree;
 
 /// Ended as planned.
 const DONE: i32 = 0;
-/// Failed in a way that a new supervisor may mend.
+/// Failed; whether another one starts is for the keeper to say.
 const FAILED: i32 = 1;
-/// Cannot do its work: the keeper does not start a new one.
+/// Cannot do its work: before the first one was ready nobody wants another.
 const REFUSED: i32 = 2;
 /// How long a new binary runs the supervisor before the keeper becomes it too.
 const PROBATION: std::time::Duration = std::time::Duration::from_secs(10);
@@ -92,7 +92,11 @@ fn set_up(inheritance: Inheritance, is_first: bool) -> Result<Supervisor, String
         None => first_plan(&launch)?,
     };
     let home = Home::of(&plan.state_dir);
-    let fleet = home.fleet_id().map_err(|error| format!("{}: {error}", home.directory().display()))?;
+    let fleet = match launch.fleet.take() {
+        Some(fleet) => fleet,
+        None => home.fleet_id().map_err(|error| format!("{}: {error}", home.directory().display()))?,
+    };
+    launch.fleet = Some(fleet.clone());
     if let Some(registry) = Registry::of_user().filter(|_| is_first) {
         if let Some(pid) = registry.occupant(&plan) {
             let state_dir = plan.state_dir.display();
@@ -177,7 +181,9 @@ impl Supervisor {
         let spawner = Spawner::start(&fleet, cgroups.clone(), original, Arc::clone(&link));
         let spawner = spawner.map_err(|e| say("no thread", &e))?;
         let (mut records, recorded) = records(&home, left).map_err(|e| say("the records", &e))?;
-        let same = if after == After::Both { unchanged(&home, &plan) } else { BTreeSet::new() };
+        let before = home.last_plan();
+        let same = before.as_ref().filter(|_| after == After::Both).map(|before| unchanged(before, &plan));
+        let same = same.unwrap_or_default();
         let adopted = Adopted::find(&plan, recorded, after, &spawner, &link, |id| same.contains(&id));
         if after == After::Both {
             adopted.record(&plan, &link, &mut records);
@@ -185,7 +191,15 @@ impl Supervisor {
         let prober = Prober::new(Clock::start()).map_err(|e| say("the HTTP client", &e))?;
         let tools = Tools { spawner, keeper: Arc::clone(&link), prober };
         let listener = listen(&home, left_listener, &link).map_err(|e| say("the control socket", &e))?;
-        home.write_plan(&plan).map_err(|e| say("plan.json", &e))?;
+        if before.as_ref() != Some(&*plan)
+            && let Err(error) = home.write_plan(&plan)
+        {
+            if ready.is_some() {
+                return Err(say("plan.json", &error));
+            }
+            // The servers run, and need their supervisor more than clients need the plan.
+            warn!("plan.json cannot be written, clients go by the plan before: {error}");
+        }
         let origin = Launched { launch, home: home.clone(), link: Arc::clone(&link) };
         let kept = origin.keep(&plan, None);
         kept.and_then(|()| link.keep(Kept::Records, records.descriptor().try_clone_to_owned()?))
@@ -248,14 +262,16 @@ fn records(home: &Home, left: Option<OwnedFd>) -> io::Result<(Records, Recorded)
     Ok((Records::new(disk)?, recorded))
 }
 
-/// The instances that are the same, at the same place, as in the plan of the last pair.
-fn unchanged(home: &Home, now: &Plan) -> BTreeSet<InstanceId> {
-    let Some(before) = home.last_plan() else { return BTreeSet::new() };
+/// The instances that are the same, at the same place, as in the plan of the last pair. Who was taken out of the file is
+/// not.
+fn unchanged(before: &Plan, now: &Plan) -> BTreeSet<InstanceId> {
     let mut same: BTreeSet<_> = now.ids().filter(|id| before.find(now.spec(*id).name.as_str()) == Some(*id)).collect();
-    for change in plan::diff(&before, now, Callers::Two) {
+    for change in plan::diff(before, now, Callers::Two) {
         match change {
-            Change::Changed { name, .. } | Change::Added { name } => same.retain(|id| now.spec(*id).name != name),
-            Change::Removed { .. } | Change::Fleet { .. } => {}
+            Change::Changed { name, .. } | Change::Added { name } | Change::Removed { name } => {
+                same.retain(|id| now.spec(*id).name != name);
+            }
+            Change::Fleet { .. } => {}
         }
     }
     same

@@ -12,6 +12,8 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
 
 use super::beneath;
+use super::records;
+use crate::model::InstanceName;
 use crate::plan::spec::Plan;
 
 /// Longest path that a socket address holds, in bytes (`man 7 unix`).
@@ -162,6 +164,15 @@ impl Home {
     /// The system's.
     pub fn name_upgrade(&self, binary: &Path) -> io::Result<()> {
         self.replace("upgrade", binary.as_os_str().as_encoded_bytes())
+    }
+
+    /// Who runs on though keeper and supervisor were killed, and nobody watches; nobody if they were not.
+    #[must_use]
+    pub fn unwatched(&self) -> Vec<(InstanceName, u32)> {
+        if self.is_locked() || !self.is_abandoned() {
+            return Vec::new();
+        }
+        File::open(self.directory.join("records")).map(|file| records::living(&file)).unwrap_or_default()
     }
 
     /// The plan that an earlier supervisor ran, whether or not one runs.

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::processes::Process;
 use crate::machine::{Instance, Memory};
 use crate::model::{InstanceId, InstanceName, Run};
 
@@ -219,6 +220,19 @@ pub fn read(file: &File) -> Recorded {
     let memory = places.next().and_then(|(place, half)| newest(file, place, half)).unwrap_or_default();
     let instances = places.map(|(place, half)| newest(file, place, half)).collect();
     Recorded { memory, instances, is_of_this_boot }
+}
+
+/// The instances whose processes live, by the word of a file of records, with their first processes.
+#[must_use]
+pub fn living(file: &File) -> Vec<(InstanceName, u32)> {
+    let recorded = read(file);
+    let records = recorded.instances.into_iter().flatten().filter(|_| recorded.is_of_this_boot);
+    let living = records.filter_map(|record| {
+        let Identity { pid, start_time } = record.process?;
+        let lives = Process::read(pid).is_some_and(|process| process.start_time == start_time && process.is_alive());
+        lives.then_some((record.name, pid))
+    });
+    living.collect()
 }
 
 /// Where the halves of every record begin, and how large they are: the fleet's first.

@@ -155,7 +155,7 @@ impl Spawner {
     pub fn clear_leftovers(&self, is_left: impl Fn(&str) -> bool) {
         let left = self.cgroups.as_ref().map_or(0, |cgroups| cgroups.clear(&is_left));
         if left > 0 {
-            warn!("ended the processes of {left} runs that an earlier supervisor left");
+            warn!("ended what earlier supervisors left in {left} cgroups of runs");
         }
         for survivor in tree::kill_leftovers(&self.fleet, &is_left) {
             warn!("ended pid {} ({}), which an earlier supervisor left", survivor.pid, survivor.command);

@@ -282,6 +282,18 @@ fn when_both_die_after_a_rename_the_next_up_finds_everybody() {
 }
 
 #[test]
+fn who_left_the_file_while_both_were_dead_ends_and_leaves_its_port() {
+    let fleet = Fleet::new("old: {port: $0}\nb: {port: $1}");
+    fleet.up();
+    let b = fleet.pid("b");
+    kill_both(&fleet);
+    edit(&fleet, "  old: {", "  new: {");
+    fleet.up();
+    names(&fleet, &["new", "b"]);
+    assert_eq!((fleet.processes_of("old"), fleet.pid("b")), (vec![], b));
+}
+
+#[test]
 fn unless_stopped_remembers_a_stop_over_down_and_up() {
     let fleet = Fleet::new("a: {port: $0, restart: unless-stopped}\nb: {port: $1}\ntop:presets: {only-a: [a]}");
     fleet.up();

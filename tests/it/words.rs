@@ -2,7 +2,9 @@
 
 use crate::harness::Fleet;
 
-const VERBS: [&str; 14] = [
+const VERBS: [&str; 16] = [
+    "apply",
+    "upgrade",
     "up",
     "down",
     "start",

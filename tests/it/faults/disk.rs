@@ -4,17 +4,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::Signal;
 
 use super::control::{CONTROL, Control};
-use crate::harness::{Fleet, PATIENCE, get, names_in, number, wait_until};
+use super::hand_over::{counters, kill_keeper, kill_supervisor};
+use crate::harness::{Fleet, PATIENCE, get, names_in, number, signal, wait_until};
 
 /// A small file system of its own, until it is dropped.
 struct Small(PathBuf);
 
 impl Small {
-    /// Over the log directory of `loud`; `None`, aloud, where that is not allowed.
-    fn over_log(fleet: &Fleet) -> Option<Self> {
-        let path = fleet.state("loud/log");
+    /// Over this directory of the state directory; `None`, aloud, where that is not allowed.
+    fn over(fleet: &Fleet, directory: &str) -> Option<Self> {
+        let path = fleet.state(directory);
         fs::create_dir_all(&path).unwrap();
         let made = mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some("size=256k,mode=700"));
         if let Err(error) = made {
@@ -34,7 +36,7 @@ impl Drop for Small {
 #[test]
 fn a_full_disk_is_said_and_what_is_lost_is_counted() {
     let fleet = Fleet::new(&format!("{CONTROL}loud: {{port: $0, logging: {{max_size: 10m}}}}\nother: {{port: $1}}\n"));
-    let Some(_small) = Small::over_log(&fleet) else { return };
+    let Some(_small) = Small::over(&fleet, "loud/log") else { return };
     fleet.up();
     let control = Control::watch(&fleet);
     // About 2.2 MB: 256 KiB find room, 1 MiB waits, the rest goes.
@@ -88,6 +90,41 @@ fn a_log_directory_that_somebody_removed_is_made_again() {
     let last = format!("line {printed:07} of loud");
     assert!(wait_until(PATIENCE, || fleet.log("loud").contains(&last)), "{}", fleet.log("loud"));
     control.finish();
+}
+
+#[test]
+fn a_supervisor_is_replaced_also_where_nothing_can_be_written() {
+    let fleet = Fleet::new(CONTROL);
+    let Some(small) = Small::over(&fleet, ".run") else { return };
+    fleet.up();
+    let before = counters(&fleet);
+    let control = Control::watch(&fleet);
+    assert!(fs::write(small.0.join("all"), vec![0; 1 << 20]).is_err());
+    for _ in 0..4 {
+        kill_supervisor(&fleet);
+        kill_keeper(&fleet);
+        assert_eq!(counters(&fleet), before);
+    }
+    control.finish();
+    fleet.run(&["down"]).expect(0);
+    drop(small);
+}
+
+#[test]
+fn a_supervisor_is_replaced_also_where_its_directory_was_deleted() {
+    let fleet = Fleet::new(CONTROL);
+    fleet.up();
+    let server = fleet.pid("control").to_string();
+    let (supervisor, keeper) = fleet.pair();
+    fs::remove_dir_all(fleet.state(".run")).unwrap();
+    signal(supervisor, Signal::SIGKILL);
+    let answer = || get(fleet.port(9), "/pid").map(|(_, pid)| pid);
+    assert_eq!(answer(), Some(server.clone()));
+    // Only a supervisor that took it over starts it again.
+    let _ = get(fleet.port(9), "/crash?1");
+    assert!(wait_until(PATIENCE, || answer().is_some_and(|pid| pid != server)), "nobody looks after the server");
+    signal(keeper, Signal::SIGTERM);
+    assert!(wait_until(PATIENCE, || fleet.processes().is_empty()), "{:?}", fleet.processes());
 }
 
 #[test]

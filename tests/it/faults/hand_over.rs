@@ -20,14 +20,14 @@ fn fleet(way: Way) -> Fleet {
 }
 
 /// Kills with SIGKILL, and waits until the pair is whole again. How long control was away.
-fn kill_supervisor(fleet: &Fleet) -> Duration {
+pub fn kill_supervisor(fleet: &Fleet) -> Duration {
     let (supervisor, keeper) = fleet.pair();
     signal(supervisor, Signal::SIGKILL);
     let (took, ()) = timed(|| await_pair(fleet, |pair| pair.0 != supervisor && pair.1 == keeper));
     took
 }
 
-fn kill_keeper(fleet: &Fleet) -> Duration {
+pub fn kill_keeper(fleet: &Fleet) -> Duration {
     let (supervisor, keeper) = fleet.pair();
     signal(keeper, Signal::SIGKILL);
     let (took, ()) = timed(|| await_pair(fleet, |pair| pair.0 == supervisor && pair.1 != keeper));
@@ -54,7 +54,7 @@ fn await_pair(fleet: &Fleet, is_so: impl Fn((u32, u32)) -> bool) {
 }
 
 /// What must not move: generation, restarts, failures, pid of every instance.
-fn counters(fleet: &Fleet) -> Vec<Value> {
+pub fn counters(fleet: &Fleet) -> Vec<Value> {
     let status = fleet.ask_status();
     let list = status["instances"].as_array().cloned().unwrap_or_default();
     let facts = |i: &Value| -> Value {
@@ -241,7 +241,7 @@ fn when_both_die_the_next_up_takes_the_survivors_over() {
             kill_both(&fleet);
             // What is written meanwhile waits in the pipe.
             let _ = get(fleet.port(0), "/print?500");
-            fleet.run(&["status"]).expect(3);
+            fleet.run(&["status"]).expect(3).says(&["still running, with nobody watching", "loud (pid"]);
             fleet.up();
             assert_eq!(pids, ["control", "loud", "quiet"].map(|name| fleet.pid(name)), "round {round}");
             assert_lines(&fleet, 500 + 500 * round);
@@ -251,6 +251,30 @@ fn when_both_die_the_next_up_takes_the_survivors_over() {
         assert_eq!(puppets(&fleet, "loud").len(), 1);
         fleet.run(&["down"]).expect(0);
         assert_eq!(fleet.processes(), []);
+    });
+}
+
+#[test]
+fn when_both_die_nobody_says_that_nothing_runs_and_down_ends_it_in_order() {
+    Way::each(|way| {
+        let fleet = fleet(way);
+        let quiet = fleet.pid("quiet");
+        signal(fleet.pid("loud"), Signal::SIGTERM);
+        fleet.wait_for("loud", |loud| loud["restarts"] == 1 && loud["phase"] == "running");
+        kill_both(&fleet);
+        for verb in [&["why", "quiet"][..], &["stop", "quiet"], &["restart", "loud"]] {
+            fleet.run(verb).expect(3).says(&["nobody watching", "hint: laneway up takes them over"]);
+        }
+        let said = fleet.run(&["status", "--json"]).expect(3).out;
+        let status: Value = serde_json::from_str(&said).unwrap();
+        let shown = status["instances"].as_array().unwrap().iter().find(|one| one["name"] == "quiet").unwrap().clone();
+        assert_eq!(
+            (number(&shown["pid"]), &shown["phase"], &shown["watched"]),
+            (quiet, &"running".into(), &false.into())
+        );
+        fleet.run(&["down"]).expect(0);
+        assert_eq!(fleet.processes(), []);
+        fleet.run(&["status"]).expect(3).says(&["nothing runs"]);
     });
 }
 
