@@ -102,6 +102,20 @@ fn a_killed_supervisor_is_noticed_by_no_server() {
 }
 
 #[test]
+fn whoever_wishes_hears_that_the_supervisor_is_stopped() {
+    let fleet = fleet(Way::Cgroups);
+    let (supervisor, _) = fleet.pair();
+    signal(supervisor, Signal::SIGSTOP);
+    let asked = [["stop", "quiet"], ["up", "-d"], ["restart", "loud"]].map(|words| fleet.spawn(&words));
+    for output in asked {
+        output.wait().expect(1).says(&["does not answer", "is it stopped?"]);
+    }
+    signal(supervisor, Signal::SIGCONT);
+    fleet.run(&["down"]).expect(0);
+    assert_eq!(fleet.processes(), []);
+}
+
+#[test]
 fn a_killed_keeper_is_noticed_by_no_server() {
     Way::each(|way| {
         let fleet = fleet(way);
