@@ -208,7 +208,9 @@ impl Supervisor {
             // A disk that hangs must not keep the servers from their supervisor.
             let registered = Arc::clone(&plan);
             let begun = std::thread::Builder::new().name("register".to_owned()).spawn(move || register(&registered));
-            begun.map(drop).unwrap_or_else(|error| warn!("this fleet cannot be registered anew: {error}"));
+            if let Err(error) = begun {
+                warn!("this fleet cannot be registered anew: {error}");
+            }
         }
         let (driver, handle) =
             Driver::new(Arc::clone(&plan), Arc::new(origin), home.upgrade(), tools, records, adopted);

@@ -318,7 +318,7 @@ impl Driver {
         let chores = self.care.look(self.fleet.plan(), journal);
         for id in chores.to_make {
             let (plan, tools) = (Arc::clone(self.fleet.plan()), Arc::clone(&self.tools));
-            tokio::task::spawn_blocking(move || care::make_again(&plan, id, &tools));
+            tokio::task::spawn_blocking(move || care::make_again(&plan, id, &tools.keeper));
         }
         for id in chores.changed {
             let status = self.instance(id);

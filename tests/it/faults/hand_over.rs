@@ -1,6 +1,7 @@
 //! Kill anything: the supervisor, the keeper, both, at any moment and again and again, while servers answer, write and
 //! are started and stopped.
 
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
@@ -131,6 +132,23 @@ fn a_killed_keeper_is_noticed_by_no_server() {
         fleet.run(&["down"]).expect(0);
         assert_eq!(fleet.processes(), []);
     });
+}
+
+#[test]
+fn what_waits_in_the_access_log_outlives_a_keeper() {
+    let fleet = fleet(Way::Cgroups);
+    let (supervisor, keeper) = fleet.pair();
+    signal(keeper, Signal::SIGSTOP);
+    for number in 0..100 {
+        fleet.ask("loud", &format!("/access?GET+/{number}"));
+    }
+    signal(keeper, Signal::SIGKILL);
+    await_pair(&fleet, |pair| pair.0 == supervisor && pair.1 != keeper);
+    fleet.ask("loud", "/access?GET+/100");
+    let read = || fs::read_to_string(fleet.state("loud/log/loud.access.log")).unwrap_or_default();
+    let _ = wait_until(PATIENCE, || read().ends_with("GET /100\n"));
+    let expected: String = (0..=100).map(|number| format!("GET /{number}\n")).collect();
+    assert_eq!(read(), expected);
 }
 
 #[test]
