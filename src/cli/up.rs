@@ -11,7 +11,7 @@ use super::ctl::{self, start_request};
 use super::out::eprintln;
 use super::place::Fleet;
 use super::report::{FAILED, Failure};
-use crate::control::Client;
+use crate::control::{Client, ClientError};
 use crate::daemon::{self, Launch};
 use crate::plan::{self, Callers, Plan};
 use crate::runtime::clock::pause;
@@ -107,8 +107,10 @@ pub fn ensure(fleet: &Fleet, plan: &Plan, home: &Home) -> Result<bool, Failure> 
             daemon::start(home, lock, &launch).map_err(|error| Failure::failed(error.to_string()))?;
             return Ok(true);
         }
-        if Client::new(home.clone()).status().is_ok() {
-            return same_plan(plan, home).map(|()| false);
+        match Client::new(home.clone()).status() {
+            Ok(_) => return same_plan(plan, home).map(|()| false),
+            Err(error @ ClientError::Silent) => return Err(error.into()),
+            Err(_) => {}
         }
         if waited >= OTHERS {
             return Err(Failure::failed(format!(

@@ -91,7 +91,7 @@ impl Client {
         self.get(&format!("/v1/instances/{escaped}"))
     }
 
-    /// Wishes something; answered after its effect, however long that takes. If the supervisor dies over it, its
+    /// Wishes something; answered after its effect, however long that takes, by a supervisor that answers others. If the supervisor dies over it, its
     /// successor is asked for the same wish, which has its effect once.
     ///
     /// # Errors
@@ -101,7 +101,16 @@ impl Client {
         let mut name = [0; 8];
         getrandom::fill(&mut name).map_err(|error| ClientError::Strange(error.to_string()))?;
         let name = u64::from_ne_bytes(name);
-        self.persist(|| read_json(self.send("POST", path, &body, Some(name), None)?))
+        self.persist(|| {
+            let mut answer = self.send("POST", path, &body, Some(name), Some(PATIENCE))?;
+            while let Err(error) = answer.fill_buf() {
+                match ClientError::from(error) {
+                    ClientError::Silent => drop(self.status()?),
+                    error => return Err(error),
+                }
+            }
+            read_json(answer)
+        })
     }
 
     /// Asks again when the supervisor dies, as long as another one is about to come.

@@ -59,8 +59,13 @@ impl Origin for Launched {
         if let Err(error) = self.home.write_plan(plan) {
             warn!("plan.json cannot be written, clients go by the plan before: {error}");
         }
-        if let Some(Err(error)) = Registry::of_user().map(|registry| registry.enter(plan)) {
-            warn!("this fleet cannot be registered, others will not be checked against it: {error}");
-        }
+        register(plan);
+    }
+}
+
+/// Makes the fleet known to the user's others.
+pub(super) fn register(plan: &Plan) {
+    if let Some(Err(error)) = Registry::of_user().map(|registry| registry.enter(plan)) {
+        warn!("this fleet cannot be registered, others will not be checked against it: {error}");
     }
 }

@@ -11,7 +11,7 @@ use tokio::net::UnixListener;
 use tracing::{info, warn};
 
 use super::launch::{Launch, READY};
-use super::reload::Launched;
+use super::reload::{Launched, register};
 use crate::control;
 use crate::keeper::protocol::Kept;
 use crate::model::InstanceId;
@@ -204,9 +204,15 @@ impl Supervisor {
         let kept = origin.keep(&plan, None);
         kept.and_then(|()| link.keep(Kept::Records, records.descriptor().try_clone_to_owned()?))
             .map_err(|e| say("the keeper", &e))?;
-        let registry = Registry::of_user();
-        if let Some(Err(error)) = registry.as_ref().map(|registry| registry.enter(&plan)) {
-            warn!("this fleet cannot be registered, others will not be checked against it: {error}");
+        if ready.is_some() {
+            register(&plan);
+        } else {
+            // A disk that hangs must not keep the servers from their supervisor.
+            let registered = Arc::clone(&plan);
+            let begun = std::thread::Builder::new().name("register".to_owned()).spawn(move || register(&registered));
+            if let Err(error) = begun {
+                warn!("this fleet cannot be registered anew: {error}");
+            }
         }
         let (driver, handle) =
             Driver::new(Arc::clone(&plan), Arc::new(origin), home.upgrade(), tools, records, adopted);
@@ -228,7 +234,7 @@ impl Supervisor {
             warn!("ended pid {} ({}), which hid from its instance's stop", survivor.pid, survivor.command);
         }
         home.clear();
-        if let Some(registry) = registry {
+        if let Some(registry) = Registry::of_user() {
             registry.leave(&plan);
         }
         if let Some(cgroups) = cgroups {

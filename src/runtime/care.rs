@@ -17,7 +17,7 @@ use tracing::warn;
 
 use super::driver::Tools;
 use super::lane;
-use super::link::{Log, path_of, pidfd_of, slot};
+use super::link::{KeeperLink, Log, path_of, pidfd_of, slot};
 use super::processes::ended;
 use crate::keeper::journal::{self, LogHealth, Trouble};
 use crate::model::InstanceId;
@@ -120,10 +120,10 @@ fn file_system(path: &Path) -> String {
 }
 
 /// Makes the lane of `id` again and tells the keeper where its logs belong now. Blocks.
-pub fn make_again(plan: &Plan, id: InstanceId, tools: &Tools) {
+pub fn make_again(plan: &Plan, id: InstanceId, keeper: &KeeperLink) {
     let spec = plan.spec(id);
     let made = lane::prepare(spec).map_err(|error| error.to_string());
-    let declared = made.and_then(|_| tools.keeper.declare(id, spec).map_err(|error| error.to_string()));
+    let declared = made.and_then(|_| keeper.declare(id, spec).map_err(|error| error.to_string()));
     if let Err(error) = declared {
         warn!("the logs of {} cannot be made again: {error}", spec.name);
     }

@@ -93,7 +93,10 @@ impl Home {
     /// Whether a keeper or a supervisor lives.
     #[must_use]
     pub fn is_locked(&self) -> bool {
-        self.directory.join("lock").exists() && matches!(self.lock(), Ok(None))
+        // Only to read: a disk that is frozen, or full, must not keep anybody from asking.
+        let flags = O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK;
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(self.directory.join("lock"));
+        file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
     /// Whether a supervisor left without clearing up: it was killed, its keeper too if nobody holds the lock.

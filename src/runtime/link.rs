@@ -26,7 +26,6 @@ use nix::unistd::{pipe2, setsid};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tracing::warn;
 
 use super::lane::open_fifo;
 use super::spawn::{MARKER, Spawner};
@@ -53,7 +52,7 @@ pub struct KeeperLink {
 struct Told {
     socket: OwnedFd,
     estate: Estate,
-    logs: BTreeMap<u32, Declared>,
+    logs: BTreeMap<u32, (Declared, Opened)>,
     pipes: Vec<Pipe>,
 }
 
@@ -134,10 +133,10 @@ impl KeeperLink {
             let declared = Declared { path: path_of(spec, log), max_size, max_files, fifo };
             let slot = slot(id, log);
             let opened = declared.open()?;
-            told.logs.insert(slot, declared.clone());
             for (order, descriptor) in declared.orders(slot, &opened) {
                 told.send(&order, Some(descriptor))?;
             }
+            told.logs.insert(slot, (declared, opened));
         }
         Ok(())
     }
@@ -271,11 +270,10 @@ impl KeeperLink {
         let output = File::open("/proc/self/fd/2")?;
         fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let me = pidfd_of(std::process::id())?;
-        let logs = told.open_logs();
         let mut table = Table::new()?;
         told.leave(&mut table, &theirs, &me)?;
         table.add(&Order::Output, output.as_fd())?;
-        for (slot, declared, opened) in &logs {
+        for (slot, (declared, opened)) in &told.logs {
             for (order, descriptor) in declared.orders(*slot, opened) {
                 table.add(&order, descriptor)?;
             }
@@ -319,18 +317,6 @@ impl Told {
         Ok(())
     }
 
-    /// A log whose place is gone is left out: it comes with the next run.
-    fn open_logs(&self) -> Vec<(u32, Declared, Opened)> {
-        let opened = self.logs.iter().filter_map(|(slot, declared)| match declared.open() {
-            Ok(opened) => Some((*slot, declared.clone(), opened)),
-            Err(error) => {
-                warn!("{} cannot be written: {error}", declared.path.display());
-                None
-            }
-        });
-        opened.collect()
-    }
-
     /// Lets pipes go that nobody can write into and that hold nothing any more.
     fn tidy(&mut self) {
         self.pipes.retain(|pipe| !pipe.is_over || ready_events(&pipe.read_end) != PollFlags::POLLHUP);
@@ -351,7 +337,9 @@ impl Told {
     }
 }
 
-/// The descriptors of a log: its directory, its FIFO.
+/// The descriptors of a log: its directory, its FIFO. Both are held here too: what stands in a FIFO is lost with the last
+/// descriptor of it, and whoever writes into one that nobody reads gets an EPIPE.
+#[derive(Debug)]
 struct Opened {
     directory: OwnedFd,
     fifo: Option<OwnedFd>,

@@ -1,13 +1,16 @@
 //! The fleets of this user that run on this machine, in `$XDG_STATE_HOME/laneway/`: to find a fleet without reading its
-//! file, and to check new claims against it. An entry whose fleet is gone is removed by whoever meets it.
+//! file, and to check new claims against it. An entry whose fleet is gone is removed by whoever meets it; a fleet whose
+//! supervisor is just being replaced is not gone.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::home::Home;
 use super::processes::Process;
 use super::records::{FNV_BASIS, fnv};
 use crate::plan::{self, Collision, Foreign, Plan};
@@ -36,6 +39,10 @@ impl Entry {
     }
 
     fn lives(&self) -> bool {
+        self.supervisor_lives() || Home::of(&self.state_dir).is_locked()
+    }
+
+    fn supervisor_lives(&self) -> bool {
         Process::read(self.supervisor)
             .is_some_and(|process| process.start_time == self.start_time && process.is_alive())
     }
@@ -55,6 +62,9 @@ impl Registry {
     /// # Errors
     /// The system's.
     pub fn enter(&self, plan: &Plan) -> io::Result<()> {
+        // One after the other: a reload may come while the first entry waits for its disk.
+        static ENTERING: Mutex<()> = Mutex::new(());
+        let _turn = ENTERING.lock().unwrap_or_else(PoisonError::into_inner);
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         let entry = Entry::of_this_process(plan);
         let claims = Foreign { folder: folder(&plan.file), claims: plan::claims(plan) };
@@ -78,8 +88,10 @@ impl Registry {
     /// so too, but somebody may have deleted it.
     #[must_use]
     pub fn occupant(&self, plan: &Plan) -> Option<u32> {
-        let others = self.entries("").into_iter().filter(|entry| entry.supervisor != std::process::id());
-        others.filter(|entry| entry.state_dir == plan.state_dir).map(|entry| entry.supervisor).next()
+        let mut others = self.entries("").into_iter().filter(|entry| entry.supervisor != std::process::id());
+        // Who asks may hold the lock itself.
+        let is_there = |entry: &Entry| entry.state_dir == plan.state_dir && entry.supervisor_lives();
+        others.find(is_there).map(|entry| entry.supervisor)
     }
 
     /// Where `plan` claims what another running fleet has.

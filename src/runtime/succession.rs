@@ -11,8 +11,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::sync::Arc;
 
 use nix::libc::{O_CLOEXEC, O_NONBLOCK};
-use tracing::{info, warn};
+use tracing::info;
 
+use super::care;
 use super::driver::label;
 use super::link::{Estate, KeeperLink, run_of};
 use super::records::{Record, Recorded, Records};
@@ -153,8 +154,8 @@ impl Adopted {
             match (found, run) {
                 (Found::Tree(tree), Some(run)) => {
                     // A new keeper was not told; one that lives on hears it twice.
-                    if let Err(error) = keeper.declare(id, plan.spec(id)) {
-                        warn!("the logs of {} cannot be opened: {error}", plan.spec(id).name);
+                    if keeper.declare(id, plan.spec(id)).is_err() {
+                        care::make_again(plan, id, keeper);
                     }
                     if after == After::Both {
                         reopen_output(&tree, run, output, keeper);

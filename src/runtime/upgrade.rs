@@ -14,11 +14,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::{O_CLOEXEC, O_NONBLOCK};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use nix::unistd::execve;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg, sigprocmask};
+use nix::unistd::{Pid, execve};
 
 use super::link::pidfd_of;
 use super::spawn::Spawner;
@@ -98,11 +99,13 @@ fn ask(binary: &File, launch: &OwnedFd, records: &OwnedFd, spawner: &Spawner) ->
     let ended = wait(&mut child);
     spawner.forget(child.id());
     let ended = ended?;
-    let mut said = String::new();
+    let mut said = Vec::new();
     if let (Some(_), Some(output)) = (ended, child.stdout.take()) {
-        let _ = output.take(4096).read_to_string(&mut said);
+        // What it left behind may hold the pipe for ever.
+        fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let _ = output.take(4096).read_to_end(&mut said);
     }
-    Ok((ended, said))
+    Ok((ended, String::from_utf8_lossy(&said).into_owned()))
 }
 
 /// A program that nobody knows yet gets nothing that it could spoil.
@@ -117,9 +120,8 @@ fn wait(child: &mut Child) -> io::Result<Option<bool>> {
     let pidfd = pidfd_of(child.id())?;
     let patience = PollTimeout::try_from(PROOF).unwrap_or(PollTimeout::MAX);
     let in_time = poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], patience)? > 0;
-    if !in_time {
-        child.kill()?;
-    }
+    // Also what it started. Its number is its group's, and nobody else's before it is reaped.
+    let _ = killpg(Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?), Signal::SIGKILL);
     let status = child.wait()?;
     Ok(in_time.then_some(status.success()))
 }

@@ -202,6 +202,25 @@ fn a_fleet_that_was_killed_claims_nothing() {
 }
 
 #[test]
+fn a_fleet_whose_supervisor_is_being_replaced_keeps_its_claims() {
+    let first = Fleet::new("a: {port: $0}");
+    first.up();
+    let (supervisor, keeper) = first.pair();
+    // As long as the keeper is stopped, there is no supervisor.
+    crate::harness::signal(keeper, Signal::SIGSTOP);
+    crate::harness::signal(supervisor, Signal::SIGKILL);
+    assert!(crate::harness::wait_until(crate::harness::PATIENCE, || !crate::harness::is_alive(supervisor)));
+    let mut second = Fleet::new("b: {port: $0}");
+    second.beside(&first);
+    second.write(&second.text().replace(&second.port(0).to_string(), &first.port(0).to_string()));
+    for _ in 0..2 {
+        second.run(&["check"]).expect(1).says(&[first.folder().to_str().unwrap()]);
+    }
+    crate::harness::signal(keeper, Signal::SIGCONT);
+    first.wait_for_health("a", "healthy");
+}
+
+#[test]
 fn a_guest_lives_in_the_lane_of_its_owner_with_its_own_port_and_log() {
     let fleet = Fleet::new("main: {port: $0}\nworker: {port: $1, lane: main, environment: {PUPPET: say=i-work}}");
     fleet.up();

@@ -71,7 +71,7 @@ impl Driver {
         let chores = self.care.look(self.fleet.plan(), journal);
         for id in chores.to_make {
             let (plan, tools) = (Arc::clone(self.fleet.plan()), Arc::clone(&self.tools));
-            let made = in_thread("lane", move || care::make_again(&plan, id, &tools));
+            let made = in_thread("lane", move || care::make_again(&plan, id, &tools.keeper));
             made.unwrap_or_else(|error| warn!("no thread to make a lane again: {error}"));
         }
         for id in chores.changed {

@@ -93,6 +93,23 @@ fn a_log_directory_that_somebody_removed_is_made_again() {
 }
 
 #[test]
+fn a_log_directory_that_is_gone_when_both_are_replaced_is_made_again() {
+    let fleet = Fleet::new(&format!("{CONTROL}loud: {{port: $0}}\n"));
+    fleet.up();
+    for kill in [[kill_keeper, kill_supervisor], [kill_supervisor, kill_keeper]] {
+        fs::remove_dir_all(fleet.state("loud/log")).unwrap();
+        for kill in kill {
+            kill(&fleet);
+        }
+        let is_back = || {
+            let _ = get(fleet.port(0), "/print?1");
+            fleet.log("loud").contains("of loud")
+        };
+        assert!(wait_until(PATIENCE, is_back), "{}", fleet.own_log());
+    }
+}
+
+#[test]
 fn a_supervisor_is_replaced_also_where_nothing_can_be_written() {
     let fleet = Fleet::new(CONTROL);
     let Some(small) = Small::over(&fleet, ".run") else { return };

@@ -1,6 +1,7 @@
 //! Kill anything: the supervisor, the keeper, both, at any moment and again and again, while servers answer, write and
 //! are started and stopped.
 
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
@@ -102,6 +103,20 @@ fn a_killed_supervisor_is_noticed_by_no_server() {
 }
 
 #[test]
+fn whoever_wishes_hears_that_the_supervisor_is_stopped() {
+    let fleet = fleet(Way::Cgroups);
+    let (supervisor, _) = fleet.pair();
+    signal(supervisor, Signal::SIGSTOP);
+    let asked = [["stop", "quiet"], ["up", "-d"], ["restart", "loud"]].map(|words| fleet.spawn(&words));
+    for output in asked {
+        output.wait().expect(1).says(&["does not answer", "is it stopped?"]);
+    }
+    signal(supervisor, Signal::SIGCONT);
+    fleet.run(&["down"]).expect(0);
+    assert_eq!(fleet.processes(), []);
+}
+
+#[test]
 fn a_killed_keeper_is_noticed_by_no_server() {
     Way::each(|way| {
         let fleet = fleet(way);
@@ -117,6 +132,23 @@ fn a_killed_keeper_is_noticed_by_no_server() {
         fleet.run(&["down"]).expect(0);
         assert_eq!(fleet.processes(), []);
     });
+}
+
+#[test]
+fn what_waits_in_the_access_log_outlives_a_keeper() {
+    let fleet = fleet(Way::Cgroups);
+    let (supervisor, keeper) = fleet.pair();
+    signal(keeper, Signal::SIGSTOP);
+    for number in 0..100 {
+        fleet.ask("loud", &format!("/access?GET+/{number}"));
+    }
+    signal(keeper, Signal::SIGKILL);
+    await_pair(&fleet, |pair| pair.0 == supervisor && pair.1 != keeper);
+    fleet.ask("loud", "/access?GET+/100");
+    let read = || fs::read_to_string(fleet.state("loud/log/loud.access.log")).unwrap_or_default();
+    let _ = wait_until(PATIENCE, || read().ends_with("GET /100\n"));
+    let expected: Vec<_> = (0..=100).map(|number| format!("GET /{number}")).collect();
+    assert_eq!(read().lines().collect::<Vec<_>>(), expected);
 }
 
 #[test]

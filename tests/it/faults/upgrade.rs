@@ -97,6 +97,7 @@ fn what_is_no_good_binary_is_refused_and_nothing_changes() {
         (executable(&fleet, "crashes", "#!/bin/sh\nkill -SEGV $$\n"), "does not take over what runs"),
         (executable(&fleet, "fails", "#!/bin/sh\necho usage: something >&2; exit 2\n"), "does not take over"),
         (executable(&fleet, "hangs", "#!/bin/sh\nexec sleep 30\n"), "says nothing for 5 s"),
+        (executable(&fleet, "forks", "#!/bin/sh\nsleep 30 &\nsetsid sleep 20 &\nexit 1\n"), "does not take over"),
         (executable(&fleet, "old", "#!/bin/sh\necho laneway understands: 0 0.0.1\n"), "understands 0 of 2 instances"),
         (writable, "others can write it"),
         (plain, "cannot be tried"),
