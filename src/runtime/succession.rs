@@ -185,7 +185,7 @@ impl Adopted {
 
     /// Records what goes on, so that whoever succeeds this supervisor finds all of it.
     pub fn record(&self, plan: &Plan, keeper: &KeeperLink, records: &mut Records) {
-        for (id, instance) in plan.ids().zip(&self.instances) {
+        let record = |(id, instance): (InstanceId, &Instance)| {
             let run = instance.state.run();
             let tree = self.trees.iter().find(|(of, _)| Some(*of) == run);
             let record = Record {
@@ -194,8 +194,10 @@ impl Adopted {
                 process: tree.map(|(_, tree)| tree.identity()),
                 output: run.and_then(|run| keeper.output_of(run)),
             };
-            records.write(id, &record);
-        }
+            (id, record)
+        };
+        let all: Vec<_> = plan.places().zip(&self.instances).map(record).collect();
+        records.save(&all, Some(&self.memory));
     }
 }
 
