@@ -13,8 +13,7 @@ use super::launch::{Launch, READY};
 use super::reload::Launched;
 use crate::control;
 use crate::keeper::protocol::Kept;
-use crate::model::InstanceId;
-use crate::plan::{self, Callers, Change, Plan};
+use crate::plan::{self, Plan};
 use crate::runtime;
 use crate::runtime::cgroup::Cgroups;
 use crate::runtime::clock::Clock;
@@ -176,8 +175,9 @@ impl Supervisor {
         let spawner = Spawner::start(&fleet, cgroups.clone(), original, Arc::clone(&link));
         let spawner = spawner.map_err(|e| say("no thread", &e))?;
         let (mut records, recorded) = records(&home, left).map_err(|e| say("the records", &e))?;
-        let before = home.last_plan();
-        let is_same = |id| before.as_ref().is_some_and(|before| is_same(before, &plan, id));
+        // Both may have died before one of the two was on the disk.
+        let before = home.last_plan().filter(|before| before.revision == recorded.memory.revision());
+        let is_same = |id| before.as_ref().is_some_and(|before| plan::is_same(before, &plan, id));
         let adopted = Adopted::find(&plan, recorded, after, &spawner, &link, is_same);
         if after == After::Both {
             adopted.record(&plan, &link, &mut records);
@@ -246,16 +246,6 @@ fn records(home: &Home, left: Option<OwnedFd>) -> io::Result<(Records, Recorded)
     }
     let recorded = disk.as_ref().map(runtime::records::read).unwrap_or_default();
     Ok((Records::new(disk)?, recorded))
-}
-
-/// Whether an instance is the same, at the same place, in both plans.
-fn is_same(before: &Plan, now: &Plan, id: InstanceId) -> bool {
-    let name = &now.spec(id).name;
-    let is_changed = plan::diff(before, now, Callers::Two).iter().any(|change| match change {
-        Change::Changed { name: other, .. } | Change::Added { name: other } => other == name,
-        Change::Removed { .. } | Change::Fleet { .. } => false,
-    });
-    before.find(name.as_str()) == Some(id) && !is_changed
 }
 
 /// The socket that an earlier supervisor listened on: whoever connected since then is served. Else a new one.

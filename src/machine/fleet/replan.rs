@@ -83,7 +83,7 @@ impl Fleet {
         for (index, (instance, spec)) in self.instances.iter_mut().zip(&self.plan.specs).enumerate() {
             if old.specs.get(index).is_some_and(|was| was.name != spec.name) {
                 // Runs are counted on: nothing that is said of its predecessor's is ever about this one.
-                *instance = Instance { generation: instance.generation, ..Instance::at_rest(false) };
+                *instance = Instance::at_rest_after(instance.generation, false);
             }
         }
         let known = self.shown.len();
