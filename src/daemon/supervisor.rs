@@ -1,6 +1,5 @@
 //! The supervisor's main: everything is put together here, and taken apart in the end.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -14,8 +13,7 @@ use super::launch::{Launch, READY};
 use super::reload::{Launched, register};
 use crate::control;
 use crate::keeper::protocol::Kept;
-use crate::model::InstanceId;
-use crate::plan::{self, Callers, Change, Plan};
+use crate::plan::{self, Plan};
 use crate::runtime;
 use crate::runtime::cgroup::Cgroups;
 use crate::runtime::clock::Clock;
@@ -181,10 +179,10 @@ impl Supervisor {
         let spawner = Spawner::start(&fleet, cgroups.clone(), original, Arc::clone(&link));
         let spawner = spawner.map_err(|e| say("no thread", &e))?;
         let (mut records, recorded) = records(&home, left).map_err(|e| say("the records", &e))?;
-        let before = home.last_plan();
-        let same = before.as_ref().filter(|_| after == After::Both).map(|before| unchanged(before, &plan));
-        let same = same.unwrap_or_default();
-        let adopted = Adopted::find(&plan, recorded, after, &spawner, &link, |id| same.contains(&id));
+        // Both may have died before one of the two was on the disk.
+        let before = home.last_plan().filter(|before| before.revision == recorded.memory.revision());
+        let is_same = |id| before.as_ref().is_some_and(|before| plan::is_same(before, &plan, id));
+        let adopted = Adopted::find(&plan, recorded, after, &spawner, &link, is_same);
         if after == After::Both {
             adopted.record(&plan, &link, &mut records);
         }
@@ -266,21 +264,6 @@ fn records(home: &Home, left: Option<OwnedFd>) -> io::Result<(Records, Recorded)
     }
     let recorded = disk.as_ref().map(runtime::records::read).unwrap_or_default();
     Ok((Records::new(disk)?, recorded))
-}
-
-/// The instances that are the same, at the same place, as in the plan of the last pair. Who was taken out of the file is
-/// not.
-fn unchanged(before: &Plan, now: &Plan) -> BTreeSet<InstanceId> {
-    let mut same: BTreeSet<_> = now.ids().filter(|id| before.find(now.spec(*id).name.as_str()) == Some(*id)).collect();
-    for change in plan::diff(before, now, Callers::Two) {
-        match change {
-            Change::Changed { name, .. } | Change::Added { name } | Change::Removed { name } => {
-                same.retain(|id| now.spec(*id).name != name);
-            }
-            Change::Fleet { .. } => {}
-        }
-    }
-    same
 }
 
 /// The socket that an earlier supervisor listened on: whoever connected since then is served. Else a new one.

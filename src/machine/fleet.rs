@@ -60,6 +60,12 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// What of it still holds under `plan` when nobody is left who could be answered: who waits for whose end.
+    #[must_use]
+    pub fn without_wishes(self, plan: &Plan) -> Self {
+        Self { predecessors: self.predecessors, revision: plan.revision, ..Self::default() }
+    }
+
     /// The same without what a fleet does without: who asks again asks anew, and who takes over a port that is still held
     /// looks again each second.
     #[must_use]

@@ -69,6 +69,23 @@ impl Instance {
         }
     }
 
+    /// One at rest at a place that had `generation` runs, whosever they were.
+    #[must_use]
+    pub fn at_rest_after(generation: u64, held: bool) -> Self {
+        Self { generation, ..Self::at_rest(held) }
+    }
+
+    /// Something is left of `run`, which was not adopted: it is to be gone before anything begins. Returns whether that
+    /// can be waited for, because nothing else is known of this instance.
+    pub fn wait_for(&mut self, run: Run) -> bool {
+        let rests = self.state == State::Stopped;
+        if rests {
+            self.generation = self.generation.max(run.generation);
+            self.state = State::Sweeping(Sweeping { run, left: Vec::new(), again_at: None, then: Then::Rest });
+        }
+        rests
+    }
+
     /// The same without long texts: they only explain, and come again with the next look.
     #[must_use]
     pub fn abridged(&self) -> Self {

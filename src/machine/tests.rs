@@ -576,6 +576,18 @@ fn who_takes_over_a_port_waits_until_its_holder_is_gone() {
 }
 
 #[test]
+fn who_takes_over_what_another_one_waits_for_waits_with_it() {
+    let mut story = Story::of(vec![spec("a"), spec("b")]);
+    story.stable(A);
+    // `b` is to have what `a` has, and then `c` is, before `a` has let go of it.
+    apply(&mut story, vec![with_command("a", "x"), spec("b")], &[("b", "a")]);
+    story.start(&[B]);
+    let actions = apply(&mut story, vec![with_command("a", "x"), with_command("b", "x"), spec("c")], &[("c", "b")]);
+    assert_eq!(spawns(&actions), 0, "{actions:?}");
+    assert_eq!(spawns(&ends(&mut story, A)), 3);
+}
+
+#[test]
 fn a_name_that_comes_back_while_it_stops_starts_after_its_end() {
     let mut story = Story::of(vec![spec("a"), spec("b")]);
     story.stable(A);

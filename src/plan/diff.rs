@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::InstanceName;
+use crate::model::{InstanceId, InstanceName};
 
 use super::environment::is_fact;
 use super::spec::{Plan, Spec};
@@ -71,6 +71,14 @@ pub fn diff(old: &Plan, new: &Plan, callers: Callers) -> Vec<Change> {
     let removed = old.ids().map(|id| &old.spec(id).name).filter(|name| !after.contains_key(name));
     changes.extend(removed.map(|name| Change::Removed { name: name.clone() }));
     changes
+}
+
+/// Whether the instance at this place is in both files, at the same place, and the same in everything.
+#[must_use]
+pub fn is_same(before: &Plan, now: &Plan, id: InstanceId) -> bool {
+    let is = now.spec(id);
+    [before, now].iter().all(|plan| plan.find(is.name.as_str()) == Some(id))
+        && spec_parts(before, before.spec(id), now, is, Callers::Two).is_empty()
 }
 
 fn by_name(plan: &Plan) -> BTreeMap<&InstanceName, &Spec> {

@@ -21,7 +21,7 @@ mod tests;
 
 pub use build::{build, resolve};
 pub use claims::{Claim, Collision, Foreign, Kind, claims, foreign_collisions, heirs};
-pub use diff::{Callers, Change, diff, needs_restart};
+pub use diff::{Callers, Change, diff, is_same, needs_restart};
 pub use merge::merge;
 pub use order::start_order;
 pub use select::{Unknown, glob, select};

@@ -88,6 +88,14 @@ impl Cgroups {
             .count()
     }
 
+    /// The processes that are here, each after the label of its run.
+    #[must_use]
+    pub fn labelled(&self) -> Vec<(String, u32)> {
+        let named = |path: PathBuf| Some((path.file_name()?.to_str()?.to_owned(), Cgroup { path }));
+        let runs = directories(&self.base).into_iter().filter_map(named);
+        runs.flat_map(|(label, cgroup)| cgroup.processes().into_iter().map(move |pid| (label.clone(), pid))).collect()
+    }
+
     /// Removes the place itself, if it is empty.
     pub fn remove(&self) {
         let _ = fs::remove_dir(&self.base);

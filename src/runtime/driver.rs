@@ -359,19 +359,19 @@ impl Driver {
     /// What changed is recorded before the orders that follow from it are carried out: whoever comes after this process
     /// knows what may be under way.
     fn save(&mut self) {
-        for id in self.fleet.take_unsaved() {
-            let instance = self.fleet.instance(id).clone();
-            let run = instance.state.run();
-            let process = run.and_then(|run| self.trees.get(&run)).map(|living| living.tree.identity());
-            let output = run.and_then(|run| self.tools.keeper.output_of(run));
-            let name = self.fleet.plan().spec(id).name.clone();
-            self.records.write(id, &Record { name, instance, process, output });
-        }
+        let changed: Vec<_> = self.fleet.take_unsaved().into_iter().map(|id| (id, self.record(id))).collect();
         let memory = self.fleet.memory();
-        if memory != self.memory {
-            self.records.write_memory(&memory);
-            self.memory = memory;
-        }
+        let is_other = memory != self.memory;
+        self.records.save(&changed, is_other.then_some(&memory));
+        self.memory = memory;
+    }
+
+    fn record(&self, id: InstanceId) -> Record {
+        let instance = self.fleet.instance(id).clone();
+        let run = instance.state.run();
+        let process = run.and_then(|run| self.trees.get(&run)).map(|living| living.tree.identity());
+        let output = run.and_then(|run| self.tools.keeper.output_of(run));
+        Record { name: self.fleet.plan().spec(id).name.clone(), instance, process, output }
     }
 
     /// Carries orders out; returns whether the last of them was to end.

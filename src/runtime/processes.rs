@@ -164,6 +164,14 @@ pub fn was_started_with(pid: u32, is_meant: impl Fn(&[u8]) -> bool) -> bool {
     fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| environ.split(|byte| *byte == 0).any(is_meant))
 }
 
+/// What follows `start` in the environment that it was started with.
+#[must_use]
+pub fn started_with(pid: u32, start: &str) -> Option<String> {
+    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let rest = environ.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(start.as_bytes()))?;
+    String::from_utf8(rest.to_vec()).ok()
+}
+
 /// Whether it writes its standard output or error to the pipe `inode`.
 #[must_use]
 pub fn writes_to_pipe(pid: u32, inode: u64) -> bool {

@@ -122,19 +122,27 @@ impl Adopted {
     ) -> Self {
         let mut adopted = Self {
             instances: Vec::new(),
-            memory: if after == After::Supervisor { recorded.memory } else { Memory::default() },
+            memory: match after {
+                After::Supervisor => recorded.memory,
+                After::Both => recorded.memory.without_wishes(plan),
+                After::Crashes => Memory::default().without_wishes(plan),
+            },
             trees: Vec::new(),
             gone: Vec::new(),
             wanted: Vec::new(),
         };
         let mut known = BTreeSet::new();
+        let runs = |record: &Option<Record>| record.as_ref().map_or(0, |record| record.instance.generation);
+        let runs: Vec<u64> = recorded.instances.iter().map(runs).collect();
         let places = (0..).map(InstanceId).zip(recorded.instances);
         let mut records: HashMap<_, _> =
             places.filter_map(|(id, record)| record.map(|record| (record.name.clone(), (id, record)))).collect();
         let retired: BTreeSet<_> = plan.retired().collect();
         for id in plan.places() {
+            // Whoever comes to this place, its runs are counted on: what is left of one is never taken for another.
+            let generation = runs.get(id.index()).copied().unwrap_or(0);
             let Some((place, record)) = records.remove(&plan.spec(id).name) else {
-                adopted.instances.push(Instance::at_rest(false));
+                adopted.instances.push(Instance::at_rest_after(generation, false));
                 continue;
             };
             if after == After::Crashes {
@@ -174,19 +182,34 @@ impl Adopted {
                 }
                 (Found::Nothing, _) | (_, None) => {}
             }
-            let held = instance.held;
-            adopted.instances.push(if goes_on { instance } else { Instance::at_rest(held) });
+            let rests = Instance::at_rest_after(generation.max(instance.generation), instance.held);
+            adopted.instances.push(if goes_on { instance } else { rests });
         }
-        spawner.clear_leftovers(|run| !known.contains(run));
+        for (label, tree) in spawner.clear_leftovers(|run| !known.contains(run)) {
+            adopted.wait_for(plan, &label, tree);
+        }
         if !adopted.trees.is_empty() {
             info!("took over {} running processes", adopted.trees.len());
         }
         adopted
     }
 
+    /// An instance of which something would not go waits for its end, as after a stop: nothing runs twice.
+    fn wait_for(&mut self, plan: &Plan, label: &str, tree: Tree) {
+        let Some((name, generation)) = label.rsplit_once('-') else { return };
+        let place = plan.places().find(|id| plan.spec(*id).name.as_str() == name);
+        let (Some(id), Ok(generation)) = (place, generation.parse()) else { return };
+        let run = Run { instance: id, generation };
+        if let Some(instance) = self.instances.get_mut(id.index())
+            && instance.wait_for(run)
+        {
+            self.trees.push((run, tree));
+        }
+    }
+
     /// Records what goes on, so that whoever succeeds this supervisor finds all of it.
     pub fn record(&self, plan: &Plan, keeper: &KeeperLink, records: &mut Records) {
-        for (id, instance) in plan.ids().zip(&self.instances) {
+        let record = |(id, instance): (InstanceId, &Instance)| {
             let run = instance.state.run();
             let tree = self.trees.iter().find(|(of, _)| Some(*of) == run);
             let record = Record {
@@ -195,8 +218,10 @@ impl Adopted {
                 process: tree.map(|(_, tree)| tree.identity()),
                 output: run.and_then(|run| keeper.output_of(run)),
             };
-            records.write(id, &record);
-        }
+            (id, record)
+        };
+        let all: Vec<_> = plan.places().zip(&self.instances).map(record).collect();
+        records.save(&all, Some(&self.memory));
     }
 }
 

@@ -332,12 +332,18 @@ fn kill_family(orphan: &Process, keeper: u32) {
 /// are gone, and says whom: a killed server holds its port until it has ended.
 #[must_use]
 pub fn kill_leftovers(fleet: &str, is_left: impl Fn(&str) -> bool) -> Vec<Survivor> {
-    let prefix = format!("{MARKER}={fleet}:");
-    let is_marked = |entry: &[u8]| {
-        let label = entry.strip_prefix(prefix.as_bytes()).map(String::from_utf8_lossy);
-        label.is_some_and(|label| is_left(&label))
-    };
-    end(|process| processes::was_started_with(process.pid, is_marked))
+    end(|process| label_of(fleet, process).is_some_and(|label| is_left(&label)))
+}
+
+/// The living processes of `fleet`, each after the label of its run, as far as they show it.
+#[must_use]
+pub fn labelled(fleet: &str) -> Vec<(String, u32)> {
+    let all = processes::all().into_iter().filter(Process::is_alive);
+    all.filter_map(|process| Some((label_of(fleet, &process)?, process.pid))).collect()
+}
+
+fn label_of(fleet: &str, process: &Process) -> Option<String> {
+    processes::started_with(process.pid, &format!("{MARKER}={fleet}:"))
 }
 
 /// Kills whoever is left of the children of this process and of the keeper, where nothing is meant to run any more.

@@ -83,7 +83,7 @@ impl Fleet {
         for (index, (instance, spec)) in self.instances.iter_mut().zip(&self.plan.specs).enumerate() {
             if old.specs.get(index).is_some_and(|was| was.name != spec.name) {
                 // Runs are counted on: nothing that is said of its predecessor's is ever about this one.
-                *instance = Instance { generation: instance.generation, ..Instance::at_rest(false) };
+                *instance = Instance::at_rest_after(instance.generation, false);
             }
         }
         let known = self.shown.len();
@@ -102,10 +102,14 @@ impl Fleet {
             older.retain(|run| runs.contains(run));
             !older.is_empty()
         });
+        let before = self.predecessors.clone();
         for (heir, holder) in heirs {
             let (Some(heir), Some(holder)) = (self.plan.find(heir.as_str()), places.get(holder)) else { continue };
-            if let Some(run) = self.instance(*holder).state.run() {
-                self.predecessors.entry(heir).or_default().insert(run);
+            // Who still waits to take it over does not have it: they do whom it waits for.
+            let older = before.get(holder).into_iter().flatten().copied().chain(self.instance(*holder).state.run());
+            let older: Vec<_> = older.collect();
+            if !older.is_empty() {
+                self.predecessors.entry(heir).or_default().extend(older);
             }
         }
     }

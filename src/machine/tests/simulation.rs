@@ -10,21 +10,35 @@ mod supervisor;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Goal, InstanceId, Request, RequestId, Wait};
+use super::{Goal, InstanceName, Plan, Request, RequestId, Wait};
+use crate::plan;
 use supervisor::{After, Supervisor};
-use world::{Fault, Happening, Killed, MOMENTS, Victim, World};
+use world::{Fault, Happening, Killed, MOMENTS, Moment, Victim, World};
 
 /// How many stories are enough for every day.
 const SEEDS: u64 = 2000;
 
 /// Somebody who asked for something.
 struct Client {
-    request: Request,
+    wish: Wish,
     is_answered: bool,
     /// Both died: whoever asked was told that his connection broke, and gives up.
     gave_up: bool,
+}
+
+/// What somebody asks for, by name: places may change hands.
+#[derive(Clone, Debug)]
+enum Wish {
+    Start(Vec<InstanceName>, Wait),
+    StartAll(Wait),
+    Restart(Vec<InstanceName>, Wait),
+    RestartAll,
+    Stop(Vec<InstanceName>),
+    Apply(Wait),
+    Down { now: bool },
 }
 
 /// One story.
@@ -33,9 +47,11 @@ struct Story {
     supervisor: Option<Supervisor>,
     clients: BTreeMap<RequestId, Client>,
     /// What each instance is wanted to do, if that is certain.
-    goals: Vec<Option<Goal>>,
+    goals: BTreeMap<InstanceName, Goal>,
     /// Who stopped, as a person was told.
-    held: BTreeSet<InstanceId>,
+    held: BTreeSet<InstanceName>,
+    /// The plan that goals and held ones are of.
+    plan: Arc<Plan>,
     is_down_asked: bool,
     is_over: bool,
     events: u64,
@@ -78,13 +94,34 @@ impl Story {
         }
         world.after(Duration::from_secs(troubled), Happening::Calm);
         world.soon(100, 900, Happening::Look);
-        let goals = vec![None; world.plan.specs.len()];
+        for _ in 0..world.dice.between(0, 4) {
+            let at = world.dice.millis(0, troubled * 1000);
+            world.after(at, Happening::Edited);
+            if world.dice.chance(40) {
+                world.after(at + Duration::from_millis(1), Happening::HangUp);
+            }
+        }
+        // Births are short; whoever wants to see kills amid them has to aim.
+        if world.dice.chance(50) {
+            let at = world.dice.millis(0, troubled * 1000);
+            let when = world.dice.pick(&[Moment::Cloned, Moment::Noted, Moment::Executed]);
+            let after = world.dice.between(0, 2);
+            if world.dice.chance(60) {
+                let kill = Fault::Kill { whom: Victim::Keeper, when: Moment::Any, after: 0 };
+                world.after(at, Happening::Fault(kill));
+            }
+            let kill = Fault::Kill { whom: Victim::Supervisor, when, after };
+            world.after(at + Duration::from_millis(10), Happening::Fault(kill));
+            world.after(at + Duration::from_millis(10), Happening::NewRequest);
+        }
+        let plan = Arc::clone(world.plan());
         Self {
             world,
             supervisor: None,
             clients: BTreeMap::new(),
-            goals,
+            goals: BTreeMap::new(),
             held: BTreeSet::new(),
+            plan,
             is_down_asked: false,
             is_over: false,
             events: 0,
@@ -115,10 +152,45 @@ impl Story {
         if self.supervisor.as_ref().is_some_and(|supervisor| supervisor.has_ended) {
             self.ends();
         }
+        self.go_over();
         if self.world.is_pending(|it| matches!(it, Happening::Up)) {
-            self.goals.fill(None);
+            self.goals.clear();
             for client in self.clients.values_mut() {
                 client.gave_up = true;
+            }
+        }
+    }
+
+    /// Another plan may have taken the place of the one that ran.
+    fn go_over(&mut self) {
+        let plan = Arc::clone(self.world.plan());
+        if Arc::ptr_eq(&plan, &self.plan) {
+            return;
+        }
+        let old = std::mem::replace(&mut self.plan, Arc::clone(&plan));
+        self.goals.retain(|name, _| plan.find(name.as_str()).is_some());
+        self.held.retain(|name| plan.find(name.as_str()).is_some());
+        let mut next = Vec::new();
+        for id in plan.ids() {
+            let name = &plan.spec(id).name;
+            match old.find(name.as_str()) {
+                None => {
+                    self.goals.insert(name.clone(), Goal::Up);
+                    self.held.remove(name);
+                    next.push(id);
+                }
+                Some(was) if plan::needs_restart(old.spec(was), plan.spec(id)) => next.push(id),
+                Some(_) => {}
+            }
+        }
+        // What the new ones depend on is started, unless somebody stopped it.
+        while let Some(one) = next.pop() {
+            for dependency in &plan.spec(one).depends_on {
+                let name = &plan.spec(dependency.on).name;
+                if self.goals.get(name) == Some(&Goal::Down) {
+                    self.goals.remove(name);
+                }
+                next.push(dependency.on);
             }
         }
     }
@@ -138,7 +210,14 @@ impl Story {
     fn happens(&mut self, happening: Happening) -> Result<(), Killed> {
         match &happening {
             Happening::Fault(fault) => self.breaks(*fault),
+            Happening::NewRequest | Happening::Edited | Happening::HangUp if self.world.is_calm => {}
             Happening::NewRequest => self.new_request(None),
+            Happening::Edited => self.world.edit(),
+            Happening::HangUp => {
+                if let Some(supervisor) = &mut self.supervisor {
+                    return supervisor.happens(&mut self.world, &happening);
+                }
+            }
             Happening::Asks(id) => return self.asks(*id),
             Happening::Replies { supervisor, id } => {
                 if self.world.supervisor == Some(*supervisor) {
@@ -179,6 +258,8 @@ impl Story {
             | Happening::SweepRound { supervisor, .. }
             | Happening::ProbeEnds { supervisor, .. }
             | Happening::Flushed { supervisor }
+            | Happening::Resolved { supervisor }
+            | Happening::Published { supervisor, .. }
             | Happening::Recalls { supervisor, .. }
             | Happening::Deadline { supervisor, .. }
             | Happening::KeeperIsMissed { supervisor } => {
@@ -228,6 +309,8 @@ impl Story {
             promises::about_a_successor(&mut self.world, &before, &supervisor.fleet);
         }
         self.supervisor = Some(supervisor);
+        self.go_over();
+        self.holds();
         for (id, _) in self.clients.iter().filter(|(_, client)| !client.is_answered && !client.gave_up) {
             self.world.soon(0, 20, Happening::Asks(*id));
         }
@@ -238,68 +321,123 @@ impl Story {
     fn up(&mut self) -> Result<(), Killed> {
         let keeper = self.world.start(world::INIT);
         self.world.keeper = Some(keeper);
-        let held = std::mem::take(&mut self.held);
-        self.supervisor_starts(keeper, After::Both)?;
-        let is_held = |id: &InstanceId| self.supervisor.as_ref().is_some_and(|s| s.fleet.instance(*id).held);
-        let forgotten: Vec<_> = held.iter().filter(|id| !is_held(id)).collect();
+        if !self.world.is_calm && self.world.dice.chance(30) {
+            let after = self.world.dice.between(0, 3);
+            self.breaks(Fault::Kill { whom: Victim::Supervisor, when: Moment::Started, after });
+        }
+        let names = || self.world.file.specs.iter().map(|spec| spec.name.clone()).collect();
+        let everybody = Wish::Start(names(), Wait::Started);
+        let wish = if self.world.dice.chance(50) { everybody } else { Wish::StartAll(Wait::Started) };
+        self.new_request(Some(wish));
+        self.supervisor_starts(keeper, After::Both)
+    }
+
+    /// What a person was told is remembered by whoever comes after both died.
+    fn holds(&mut self) {
+        let Some(supervisor) = &self.supervisor else { return };
+        let plan = supervisor.fleet.plan();
+        let is_held =
+            |name: &&InstanceName| plan.find(name.as_str()).is_none_or(|id| supervisor.fleet.instance(id).held);
+        let forgotten: Vec<_> = self.held.iter().filter(|name| !is_held(name)).collect();
         if !forgotten.is_empty() {
             self.world.broke(format!("{forgotten:?} were stopped, a person was told so, and nobody remembers"));
         }
-        self.held = held;
-        let who = self.world.ids();
-        self.new_request(Some(Request::Start { who, wait: Wait::Started }));
-        Ok(())
     }
 
-    fn new_request(&mut self, request: Option<Request>) {
+    fn new_request(&mut self, wish: Option<Wish>) {
         if self.is_down_asked {
             return;
         }
         let dice = &mut self.world.dice;
-        let request = request.unwrap_or_else(|| {
-            let count = self.world.plan.specs.len();
-            let mut who: Vec<_> = (0..dice.between(1, 3)).map(|_| dice.position(count)).collect();
+        let wish = wish.unwrap_or_else(|| {
+            let names: Vec<_> = self.plan.ids().map(|id| self.plan.spec(id).name.clone()).collect();
+            let mut who: Vec<_> = (0..dice.between(1, 3)).map(|_| names[dice.position(names.len())].clone()).collect();
             who.sort_unstable();
             who.dedup();
-            let who = who.into_iter().map(|index| InstanceId(u32::try_from(index).unwrap())).collect();
             let wait =
                 if dice.chance(50) { Wait::Started } else { Wait::Healthy { timeout: dice.millis(500, 20_000) } };
-            match dice.between(0, 5) {
-                0 | 1 => Request::Start { who, wait },
-                2 | 3 => Request::Restart { who, wait },
-                _ => Request::Stop { who },
+            match dice.between(0, 9) {
+                0 | 1 => Wish::Start(who, wait),
+                2 | 3 => Wish::Restart(who, wait),
+                4..7 => Wish::Stop(who),
+                7 => Wish::StartAll(wait),
+                _ => Wish::Apply(wait),
             }
         });
+        if matches!(wish, Wish::Apply(_)) && !self.world.is_calm {
+            self.world.edit();
+        }
         let id = RequestId(self.clients.len() as u64 + 1);
-        self.clients.insert(id, Client { request, is_answered: false, gave_up: false });
+        self.clients.insert(id, Client { wish, is_answered: false, gave_up: false });
         self.world.soon(0, 5, Happening::Asks(id));
     }
 
     fn asks(&mut self, id: RequestId) -> Result<(), Killed> {
-        let client = &self.clients[&id];
-        if client.is_answered || client.gave_up {
+        let Some(client) = self.clients.get_mut(&id).filter(|client| !client.is_answered && !client.gave_up) else {
             return Ok(());
-        }
-        let request = client.request.clone();
+        };
         let Some(supervisor) = &mut self.supervisor else { return Ok(()) };
-        self.world.tell(|| format!("a client asks {id:?}: {request:?}"));
-        let (up, down) = match &request {
-            Request::Start { who, .. } | Request::Restart { who, .. } => (who.clone(), Vec::new()),
-            Request::Stop { who } => (Vec::new(), who.clone()),
-            Request::Down { .. } => (Vec::new(), self.world.ids()),
-            Request::StartAll { .. } | Request::Apply { .. } => (Vec::new(), Vec::new()),
+        let (plan, wish) = (Arc::clone(supervisor.fleet.plan()), client.wish.clone());
+        self.world.tell(|| format!("a client asks {id:?}: {wish:?}"));
+        let (Wish::Start(names, _) | Wish::Restart(names, _) | Wish::Stop(names)) = &wish else {
+            return self.asks_of_all(id, &wish);
+        };
+        let Some(who) = names.iter().map(|name| plan.find(name.as_str())).collect::<Option<Vec<_>>>() else {
+            // One of them is not in the file any more, and a person is told so at once.
+            client.gave_up = true;
+            return Ok(());
         };
         if supervisor.fleet.standing(id) == super::Standing::New && !supervisor.fleet.is_ending() {
-            let mut next = up;
-            while let Some(one) = next.pop() {
-                self.goals[one.index()] = Some(Goal::Up);
-                self.held.remove(&one);
-                next.extend(self.world.plan.spec(one).depends_on.iter().map(|dependency| dependency.on));
-            }
-            for one in down {
-                self.goals[one.index()] = Some(Goal::Down);
+            if let Wish::Stop(names) = &wish {
+                self.goals.extend(names.iter().map(|name| (name.clone(), Goal::Down)));
+            } else {
+                let mut next = who.clone();
+                while let Some(one) = next.pop() {
+                    self.goals.insert(plan.spec(one).name.clone(), Goal::Up);
+                    self.held.remove(&plan.spec(one).name);
+                    next.extend(plan.spec(one).depends_on.iter().map(|dependency| dependency.on));
+                }
             }
         }
+        let request = match wish {
+            Wish::Start(_, wait) => Request::Start { who, wait },
+            Wish::Restart(_, wait) => Request::Restart { who, wait },
+            Wish::Stop(_) | Wish::StartAll(_) | Wish::RestartAll | Wish::Apply(_) | Wish::Down { .. } => {
+                Request::Stop { who }
+            }
+        };
+        supervisor.asked(&mut self.world, id, &request)
+    }
+
+    /// Asks for something that names nobody.
+    fn asks_of_all(&mut self, id: RequestId, wish: &Wish) -> Result<(), Killed> {
+        let Some(supervisor) = &mut self.supervisor else { return Ok(()) };
+        let plan = Arc::clone(supervisor.fleet.plan());
+        let is_new = supervisor.fleet.standing(id) == super::Standing::New && !supervisor.fleet.is_ending();
+        let request = match wish {
+            Wish::StartAll(wait) => {
+                let kept_stopped = supervisor.fleet.kept_stopped();
+                for one in plan.ids().filter(|one| is_new && !kept_stopped.contains(one)) {
+                    self.goals.insert(plan.spec(one).name.clone(), Goal::Up);
+                    self.held.remove(&plan.spec(one).name);
+                }
+                Request::StartAll { wait: *wait }
+            }
+            Wish::RestartAll => {
+                self.goals.extend(plan.ids().map(|one| (plan.spec(one).name.clone(), Goal::Up)));
+                self.held.clear();
+                Request::Restart { who: plan.ids().collect(), wait: Wait::Started }
+            }
+            Wish::Down { now } => {
+                self.goals.extend(plan.ids().map(|one| (plan.spec(one).name.clone(), Goal::Down)));
+                Request::Down { now: *now }
+            }
+            Wish::Apply(wait) => {
+                supervisor.asked_to_apply(&mut self.world, id, *wait);
+                return Ok(());
+            }
+            Wish::Start(..) | Wish::Restart(..) | Wish::Stop(_) => return Ok(()),
+        };
         supervisor.asked(&mut self.world, id, &request)
     }
 
@@ -309,11 +447,11 @@ impl Story {
         };
         client.is_answered = true;
         self.world.tell(|| format!("{id:?} is answered"));
-        if let Request::Stop { who } = &client.request
+        if let Wish::Stop(who) = &client.wish
             && self.world.disk_hangs_until <= self.world.now
         {
-            let is_down = |one: &&InstanceId| self.goals[one.index()] == Some(Goal::Down);
-            self.held.extend(who.iter().filter(is_down));
+            let is_down = |one: &&InstanceName| self.goals.get(*one) == Some(&Goal::Down);
+            self.held.extend(who.iter().filter(is_down).cloned());
         }
     }
 
@@ -321,11 +459,11 @@ impl Story {
         self.world.soon(700, 900, Happening::Look);
         let Some(supervisor) = &self.supervisor else { return };
         promises::about_standstill(&mut self.world, supervisor);
+        promises::about_what_runs(&mut self.world, supervisor);
         if self.clients.values().all(|client| client.is_answered || client.gave_up) {
-            for id in self.world.ids() {
-                let goal = self.goals[id.index()];
-                if goal.is_some_and(|goal| goal != supervisor.goal(id)) {
-                    self.world.broke(format!("{id:?} is wanted {goal:?}, and that was forgotten"));
+            for (name, goal) in &self.goals {
+                if self.plan.find(name.as_str()).is_some_and(|id| *goal != supervisor.goal(id)) {
+                    self.world.broke(format!("{name} is wanted {goal:?}, and that was forgotten"));
                 }
             }
         }
@@ -340,10 +478,10 @@ impl Story {
             return;
         }
         self.world.tell(|| "from now on nothing breaks".to_owned());
-        let who = self.world.ids();
         self.world.after(Duration::from_secs(40), Happening::AllIsWell);
         // What began in bad times would go on with them.
-        self.new_request(Some(Request::Restart { who, wait: Wait::Started }));
+        self.new_request(Some(Wish::RestartAll));
+        self.new_request(Some(Wish::Apply(Wait::Started)));
     }
 
     fn all_is_well(&mut self) {
@@ -362,7 +500,7 @@ impl Story {
             self.world.broke(format!("nobody answers {unanswered:?}"));
         }
         let now = self.world.dice.chance(20);
-        self.new_request(Some(Request::Down { now }));
+        self.new_request(Some(Wish::Down { now }));
         self.is_down_asked = true;
         self.world.after(Duration::from_mins(1), Happening::TheEnd);
         // Not even now.

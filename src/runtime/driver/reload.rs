@@ -150,8 +150,8 @@ impl Driver {
         let (origin, tools, facts) = (Arc::clone(&self.origin), Arc::clone(&self.tools), self.facts.clone());
         let plan = Arc::clone(plan);
         tokio::spawn(async move {
-            // On the disk the records come before the plan that they are about: whoever finds both after a death of
-            // both processes never takes an old server for a new one.
+            // Whoever finds them after a death of both processes believes records only beside the plan that they are
+            // about. So one comes right after the other.
             let _ = timeout(DISK_PATIENCE, flushed).await;
             let (done, revision) = (facts.clone(), plan.revision);
             let begun = in_thread("reload", move || {

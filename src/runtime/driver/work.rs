@@ -51,7 +51,9 @@ impl Driver {
             self.tools.spawner.is_settled();
             let Some(tree) = newborn else {
                 // It lived and is gone, and so is whoever could say how. What it left goes too: nobody could find it later.
-                self.tools.spawner.clear_leftovers(|other| other == label);
+                for (_, left) in self.tools.spawner.clear_leftovers(|other| other == label) {
+                    self.live(run, left);
+                }
                 let mut actions = self.step(Event::Spawned { run, pid });
                 actions.extend(self.step(Event::Exited { run, exit: Exit::Unknown }));
                 return actions;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::{
-    Brake, Condition, Dependency, HealthCheck, HealthTest, InstanceId, Plan, Restart, RestartPolicy, Spec, plan, spec,
+    Brake, Condition, Dependency, Facts, HealthCheck, HealthTest, InstanceId, Plan, Restart, RestartPolicy, Spec, plan,
+    spec,
 };
 use super::dice::Dice;
 use crate::model::Mono;
@@ -44,7 +45,7 @@ pub(super) fn fleet(dice: &mut Dice) -> Arc<Plan> {
 }
 
 fn instance(dice: &mut Dice, number: u64, earlier: &[Spec]) -> Spec {
-    let mut one = spec(&format!("i{number}"));
+    let mut one = called(&format!("i{number}"), 8000 + u16::try_from(number).unwrap());
     if dice.chance(30) {
         one.pre_start = vec![vec!["prepare".to_owned()]; usize::try_from(dice.between(1, 2)).unwrap()];
         one.pre_start_timeout = dice.millis(1500, 4000);
@@ -84,6 +85,83 @@ fn instance(dice: &mut Dice, number: u64, earlier: &[Spec]) -> Spec {
     one
 }
 
+/// An instance with everything of its own.
+fn called(name: &str, port: u16) -> Spec {
+    let one = spec(name);
+    Spec { facts: Facts { port: Some(port), ..one.facts.clone() }, ..one }
+}
+
+/// The file after somebody wrote in it: a few instances more, less, different, or under other names and ports. `names`
+/// counts those that were ever given.
+pub(super) fn edited(dice: &mut Dice, file: &Plan, names: &mut u64) -> Plan {
+    let mut specs = file.specs.clone();
+    for _ in 0..dice.between(1, 3) {
+        let at = dice.position(specs.len());
+        match dice.between(0, 8) {
+            0 => {
+                let new = instance(dice, *names, &specs);
+                specs.push(new);
+                *names += 1;
+            }
+            1 if specs.len() > 2 => {
+                let kept: Vec<_> = (0..specs.len()).filter(|index| *index != at).collect();
+                specs = chosen(&specs, &kept);
+            }
+            2 => {
+                // A new name for the same thing, or one that somebody had before.
+                let number = if dice.chance(70) { *names } else { dice.between(0, *names - 1) };
+                *names = (*names).max(number + 1);
+                let name = format!("i{number}");
+                if specs.iter().all(|spec| spec.name.as_str() != name) {
+                    let Spec { name, facts, working_dir, .. } = called(&name, specs[at].facts.port.unwrap());
+                    specs[at] = Spec { name, facts, working_dir, ..specs[at].clone() };
+                }
+            }
+            3 => {
+                let other = dice.position(specs.len());
+                let ports = [at, other].map(|index| specs[index].facts.port);
+                specs[at].facts.port = ports[1];
+                specs[other].facts.port = ports[0];
+            }
+            4 => {
+                let mut order: Vec<_> = (0..specs.len()).collect();
+                order.rotate_left(at);
+                specs = chosen(&specs, &order);
+            }
+            5 => {
+                specs[at].restart.delay = dice.millis(200, 1000);
+                specs[at].stop_grace_period = dice.millis(200, 3000);
+            }
+            6 => {
+                if let Some(check) = &mut specs[at].healthcheck {
+                    check.interval = dice.millis(1500, 6000);
+                }
+            }
+            _ => {
+                let value = dice.between(0, 3).to_string();
+                specs[at].environment.insert("MODE".to_owned(), value);
+            }
+        }
+    }
+    Plan { order: (0..).map(InstanceId).take(specs.len()).collect(), specs, ..file.clone() }
+}
+
+/// These of `specs`, in this order. Nobody depends on who is not among them.
+fn chosen(specs: &[Spec], which: &[usize]) -> Vec<Spec> {
+    let place = |on: InstanceId| which.iter().position(|index| *index == on.index());
+    let one = |index: &usize| {
+        let mut one = specs[*index].clone();
+        one.depends_on = (specs[*index].depends_on.iter())
+            .filter_map(|dependency| {
+                let on = InstanceId(u32::try_from(place(dependency.on)?).unwrap());
+                Some(Dependency { on, ..*dependency })
+            })
+            .collect();
+        one
+    };
+    which.iter().map(one).collect()
+}
+
 /// Whether it is meant to end by itself.
 pub(super) fn is_job(spec: &Spec) -> bool {
     spec.command[0] == "job"
@@ -92,7 +170,8 @@ pub(super) fn is_job(spec: &Spec) -> bool {
 /// How the next `pre_start` command of an instance behaves.
 pub(super) fn preparation(dice: &mut Dice, is_calm: bool) -> Conduct {
     let code = i32::from(!is_calm && dice.chance(15));
-    let ends = (is_calm || dice.chance(93)).then(|| (dice.millis(0, 900), code));
+    let longest = if dice.chance(30) { 10 } else { 900 };
+    let ends = (is_calm || dice.chance(93)).then(|| (dice.millis(0, longest), code));
     Conduct { ends, ..troubled(dice, is_calm) }
 }
 
@@ -103,7 +182,7 @@ pub(super) fn server(dice: &mut Dice, spec: &Spec, is_calm: bool) -> Conduct {
         conduct.ends = Some((dice.millis(10, 3000), i32::from(!is_calm && dice.chance(20))));
     } else if !is_calm {
         match dice.between(0, 19) {
-            0 => conduct.ends = Some((dice.millis(0, 100), 1)),
+            0 => conduct.ends = Some((dice.millis(0, 10), 1)),
             1 => conduct.ends = Some((dice.millis(0, 3000), 0)),
             2 | 3 => conduct.ends = Some((dice.millis(0, 20_000), dice.pick(&[0, 1, 137]))),
             4 => conduct.hangs = Some(dice.millis(0, 15_000)),
@@ -121,7 +200,7 @@ fn troubled(dice: &mut Dice, is_calm: bool) -> Conduct {
         ends: None,
         ignores_term: dice.chance(15),
         children: if dice.chance(25) { dice.between(1, 3) } else { 0 },
-        dying: if !is_calm && dice.chance(4) { 9000 } else { 1 },
+        dying: if !is_calm && dice.chance(8) { 9000 } else { 1 },
     }
 }
 

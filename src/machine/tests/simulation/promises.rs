@@ -4,21 +4,69 @@
 use std::time::Duration;
 
 use super::super::{
-    Action, Event, Exit, Fleet, Goal, Health, Instance, InstanceId, Request, RequestId, Run, Stage, Starting, State,
-    Stopping, Sweeping, Trouble, Waiting,
+    Action, Event, Exit, Fleet, Goal, Health, Instance, InstanceId, Plan, Request, RequestId, Run, Spec, Stage,
+    Starting, State, Stopping, Sweeping, Trouble, Waiting,
 };
 use super::supervisor::Supervisor;
 use super::world::{Happening, Record, World};
+use crate::plan;
 
 /// Notes what a person wishes: it may end healthy servers.
 pub(super) fn note_wish(world: &mut World, fleet: &Fleet, request: &Request) {
     let ended = match request {
         Request::Start { .. } | Request::StartAll { .. } | Request::Apply { .. } => Vec::new(),
         Request::Restart { who, .. } | Request::Stop { who } => who.clone(),
-        Request::Down { .. } => fleet.plan().ids().collect(),
+        Request::Down { .. } => fleet.present(),
     };
+    note_end(world, fleet, &ended);
+}
+
+fn note_end(world: &mut World, fleet: &Fleet, ended: &[InstanceId]) {
     for id in ended {
-        world.wished_away[id.index()] = Some((world.now, fleet.instance(id).state.run()));
+        world.wished_away[id.index()] = Some((world.now, fleet.instance(*id).state.run()));
+    }
+}
+
+/// Notes whose servers another plan ends: who is gone from it, and who is another one.
+pub(super) fn note_apply(world: &mut World, fleet: &Fleet, plan: &Plan) {
+    let old = fleet.plan();
+    let is_ended = |id: &InstanceId| {
+        let place = plan.find(old.spec(*id).name.as_str());
+        place.is_none_or(|place| plan::needs_restart(old.spec(*id), plan.spec(place)))
+    };
+    let ended: Vec<_> = old.ids().filter(is_ended).collect();
+    note_end(world, fleet, &ended);
+}
+
+/// Who is the same in another plan is not touched, and who is held stays so.
+pub(super) fn about_an_apply(world: &mut World, before: &Fleet, after: &Fleet) {
+    for id in after.plan().ids().filter(|id| before.plan().find(after.plan().spec(*id).name.as_str()) == Some(*id)) {
+        let (old, new) = (before.instance(id), after.instance(id));
+        let is_same = before.plan().spec(id) == after.plan().spec(id);
+        if is_same && old.goal == Goal::Up && old.state.run().is_some() && old != new {
+            world.broke(format!("a new plan that says nothing else of {id:?} touched it: {old:?}, now {new:?}"));
+        }
+        if old.held && (!new.held || new.goal == Goal::Up) {
+            world.broke(format!("a new plan forgot that a person stopped {id:?}"));
+        }
+    }
+}
+
+/// What runs is what the plan says, and what it has no more ends.
+pub(super) fn about_what_runs(world: &mut World, supervisor: &Supervisor) {
+    for (pid, process) in world.processes.clone() {
+        let instance = supervisor.fleet.instance(process.run.instance);
+        let is_running = matches!(instance.state, State::Starting(_) | State::Running { .. });
+        let is_its = instance.state.run() == Some(process.run) && instance.goal == Goal::Up;
+        if is_running && is_its && !world.is_as_planned(&process) {
+            world.broke(format!("pid {pid} of {} ({}) is not what the plan says", process.run, process.spec.name));
+        }
+    }
+    let retired: Vec<_> = world.plan().retired().collect();
+    for id in retired {
+        if supervisor.goal(id) == Goal::Up {
+            world.broke(format!("{id:?} is not in the file, and shall run"));
+        }
     }
 }
 
@@ -41,7 +89,7 @@ pub(super) fn about_replies(world: &mut World, fleet: &Fleet, actions: &[Action]
             }
         }
     }
-    for id in fleet.plan().ids() {
+    for id in fleet.plan().places() {
         let is_at_rest = fleet.instance(id).state == State::Stopped;
         if is_at_rest && actions.contains(&Action::Changed { instance: id }) {
             let left = world.living_for(id);
@@ -90,8 +138,8 @@ fn is_sweeping(state: &State) -> bool {
 
 /// What was recorded last is what the successor goes on with.
 pub(super) fn about_a_successor(world: &mut World, before: &[Option<Record>], fleet: &Fleet) {
-    for id in world.ids() {
-        let Some(before) = &before[id.index()] else { continue };
+    for id in world.places() {
+        let Some(Some(before)) = before.get(id.index()) else { continue };
         let (before, after) = (&before.instance, fleet.instance(id));
         let kept = [
             (before.goal == after.goal, "goal"),
@@ -111,7 +159,7 @@ fn is_over_now(instance: &Instance) -> bool {
 
 /// Whoever is on the way somewhere has somebody who moves it: nobody waits for what will never come.
 pub(super) fn about_standstill(world: &mut World, supervisor: &Supervisor) {
-    for id in world.ids() {
+    for id in world.places() {
         let instance = supervisor.fleet.instance(id);
         let stuck = standstill(world, supervisor, id);
         if let Some(why) = stuck {
@@ -127,7 +175,7 @@ pub(super) fn about_standstill(world: &mut World, supervisor: &Supervisor) {
 
 fn standstill(world: &World, supervisor: &Supervisor, id: InstanceId) -> Option<&'static str> {
     let instance = supervisor.fleet.instance(id);
-    let spec = world.plan.spec(id);
+    let spec = supervisor.fleet.plan().spec(id);
     let is_up = instance.goal == Goal::Up;
     let is_expected = |run: &Run| supervisor.expected.contains(run);
     match &instance.state {
@@ -179,12 +227,32 @@ fn unnoticed(world: &World, supervisor: &Supervisor, run: Run) -> Option<&'stati
 
 /// In calm times, with everything wished up, everything runs and is healthy, or has done its work.
 pub(super) fn about_calm(world: &mut World, fleet: &Fleet) {
+    let names = |plan: &Plan| plan.ids().map(|id| plan.spec(id).name.clone()).collect::<Vec<_>>();
+    let is_as_written = |id: InstanceId| {
+        let (is, shall) = (fleet.plan().spec(id), world.file.find(fleet.plan().spec(id).name.as_str()));
+        shall.is_some_and(|shall| {
+            Spec { depends_on: Vec::new(), ..is.clone() }
+                == Spec { depends_on: Vec::new(), ..world.file.spec(shall).clone() }
+        })
+    };
+    if names(fleet.plan()) != names(&world.file) || !fleet.plan().ids().all(is_as_written) {
+        world.broke("the plan is not what the file says, though somebody asked for that");
+    }
+    for id in fleet.plan().retired() {
+        if fleet.instance(id).state != State::Stopped {
+            world.broke(format!("{id:?} is not in the file, and not gone: {:?}", fleet.instance(id).state));
+        }
+    }
+    let left = world.living(|process| world.file.find(process.spec.name.as_str()).is_none() && !process.is_left);
+    if !left.is_empty() {
+        world.broke(format!("{left:?} are left of instances that the file has no more"));
+    }
     for id in world.ids() {
         let instance = fleet.instance(id);
         let is_well = match &instance.state {
             State::Completed => true,
             State::Running { checks, .. } => {
-                let check = world.plan.spec(id).healthcheck.as_ref();
+                let check = fleet.plan().spec(id).healthcheck.as_ref();
                 checks.health == Health::Healthy || !check.is_some_and(|check| check.restart_unhealthy)
             }
             State::Stopped

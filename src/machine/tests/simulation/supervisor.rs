@@ -2,15 +2,17 @@
 //! step by step, in the same order. Between any two steps it may be killed: then the call returns `Killed`, and what it
 //! knew is gone.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::{
-    Action, Event, Exit, Fault, Fleet, Goal, Instance, InstanceId, Memory, Mono, Obstacle, Request, RequestId, Run,
-    Standing, Survivor, Verdict, Work,
+    Action, Event, Exit, Fault, Fleet, Goal, Instance, InstanceId, Memory, Mono, Obstacle, Plan, Request, RequestId,
+    Run, Spec, Standing, State, Survivor, Verdict, Wait, Work,
 };
 use super::promises;
 use super::world::{Happening, Killed, Moment, Record, World};
+use crate::plan::{self, Callers};
 
 /// As in the driver.
 const BIRTH: Duration = Duration::from_secs(5);
@@ -56,6 +58,12 @@ pub(super) struct Supervisor {
     memory: Memory,
     inbox: VecDeque<Fact>,
     spawner_is_free_at: Mono,
+    /// What shall be made of each run that was ordered.
+    jobs: BTreeMap<Run, Arc<Spec>>,
+    reloads: VecDeque<Reload>,
+    /// The one under way, with what ran when it began.
+    resolving: Option<(Reload, Arc<Plan>, Vec<InstanceId>)>,
+    is_reloading: bool,
     alarm: Option<Mono>,
     /// What is not on the disk, and the replies that wait for it.
     unwritten: Unwritten,
@@ -68,19 +76,37 @@ struct Unwritten {
     memory: Option<Memory>,
     is_under_way: bool,
     replies: Vec<RequestId>,
+    /// Plans that are told to others after that.
+    plans: Vec<u64>,
+}
+
+/// Somebody wants the fleet to be as the file says: a client, or whoever sent SIGHUP.
+#[derive(Clone, Copy, Debug)]
+struct Reload {
+    id: Option<RequestId>,
+    wait: Wait,
+}
+
+/// The plan of the first supervisor of a pair. As in `daemon`.
+fn first_plan(world: &World) -> Arc<Plan> {
+    Arc::new(match &world.published {
+        Some(before) => plan::merge(before, world.file.clone(), |_| true),
+        None => world.file.clone(),
+    })
 }
 
 impl Supervisor {
     /// One that goes on with what is recorded. The world knows its pid already.
     pub(super) fn start(world: &mut World, pid: u32, after: After, seed: u64) -> Result<Self, Killed> {
         world.pass(Moment::Started)?;
-        let recorded = match after {
-            After::Supervisor => world.shared.clone(),
-            After::Both => world.disk.clone(),
+        let (recorded, plan) = match after {
+            After::Supervisor => (world.shared.clone(), Arc::clone(world.plan())),
+            After::Both if world.launch.is_left => (world.disk.clone(), Arc::clone(world.plan())),
+            After::Both => (world.disk.clone(), first_plan(world)),
         };
         let mut supervisor = Self {
             pid,
-            fleet: Fleet::new(world.plan.clone(), seed),
+            fleet: Fleet::new(Arc::clone(&plan), seed),
             trees: BTreeMap::new(),
             known: BTreeSet::new(),
             recalled: BTreeSet::new(),
@@ -90,28 +116,48 @@ impl Supervisor {
             memory: Memory::default(),
             inbox: VecDeque::new(),
             spawner_is_free_at: world.now,
+            jobs: BTreeMap::new(),
+            reloads: VecDeque::new(),
+            resolving: None,
+            is_reloading: false,
             alarm: None,
             unwritten: Unwritten::default(),
             has_ended: false,
         };
         let mut instances = Vec::new();
         let mut adopted = BTreeSet::new();
-        for record in recorded.instances {
-            let Some(Record { instance, process }) = record else {
-                instances.push(Instance::at_rest(false));
+        let revision = recorded.memory.revision();
+        let before = world.published.clone().filter(|before| before.revision == revision);
+        if after == After::Both {
+            forsake(world, before.as_deref(), &plan);
+        }
+        let runs = |record: &Option<Record>| record.as_ref().map_or(0, |record| record.instance.generation);
+        let runs: Vec<u64> = recorded.instances.iter().map(runs).collect();
+        let places = (0..).map(InstanceId).zip(recorded.instances);
+        let mut records: HashMap<_, _> =
+            places.filter_map(|(id, record)| record.map(|record| (record.name.clone(), (id, record)))).collect();
+        for id in plan.places() {
+            let generation = runs.get(id.index()).copied().unwrap_or(0);
+            let Some((place, Record { instance, process, .. })) = records.remove(&plan.spec(id).name) else {
+                instances.push(Instance::at_rest_after(generation, false));
                 continue;
             };
             // As text, for that is how it is kept.
             let instance: Instance = serde_json::from_str(&serde_json::to_string(&instance).unwrap()).unwrap();
+            let may_live = place == id
+                && match after {
+                    After::Supervisor => true,
+                    After::Both => before.as_ref().is_some_and(|before| plan::is_same(before, &plan, id)),
+                };
             let run = instance.state.run();
-            let mut goes_on = after == After::Supervisor;
+            let mut goes_on = may_live && after == After::Supervisor;
             match (run, process) {
-                (Some(run), Some(pid)) if world.processes.contains_key(&pid) => {
+                (Some(run), Some(pid)) if may_live && world.processes.contains_key(&pid) => {
                     adopted.insert(run);
                     supervisor.live(world, run, pid);
                     goes_on = true;
                 }
-                (Some(run), Some(_)) => {
+                (Some(run), Some(_)) if may_live => {
                     supervisor.inbox.push_back(Fact::Event(Event::Exited { run, exit: Exit::Unknown }));
                 }
                 (Some(run), None) if goes_on && instance.state.pid().is_some() => {
@@ -120,18 +166,36 @@ impl Supervisor {
                 (Some(run), None) if goes_on => {
                     adopted.insert(run);
                 }
-                (Some(_), None) | (None, _) => {}
+                (Some(_), _) | (None, _) => {}
             }
-            let held = instance.held;
-            instances.push(if goes_on { instance } else { Instance::at_rest(held) });
+            let rests = Instance::at_rest_after(generation.max(instance.generation), instance.held);
+            instances.push(if goes_on { instance } else { rests });
         }
-        Self::clear_leftovers(world, &adopted);
-        let memory = if after == After::Supervisor { recorded.memory } else { Memory::default() };
+        for pid in Self::clear_leftovers(world, &adopted) {
+            let (name, generation) = (world.processes[&pid].spec.name.clone(), world.processes[&pid].run.generation);
+            let place = plan.places().find(|id| plan.spec(*id).name == name);
+            let run = place.map(|id| Run { instance: id, generation });
+            match run.filter(|run| supervisor.trees.contains_key(run) || instances[run.instance.index()].wait_for(*run))
+            {
+                Some(run) => {
+                    world.renumber(pid, run);
+                    supervisor.live(world, run, pid);
+                }
+                None => world.is_left(pid),
+            }
+        }
+        let memory = match after {
+            After::Supervisor => recorded.memory,
+            After::Both => recorded.memory.without_wishes(&plan),
+        };
+        world.pass(Moment::Started)?;
+        world.published = Some(Arc::clone(&plan));
+        world.leave(&plan, None)?;
+        world.make_room();
         if after == After::Both {
-            world.pass(Moment::Started)?;
-            supervisor.keep(world, &instances);
+            supervisor.keep(world, &plan, &instances, &memory);
         }
-        supervisor.fleet = Fleet::restore(world.plan.clone(), seed, instances, memory);
+        supervisor.fleet = Fleet::restore(plan, seed, instances, memory);
         let actions = supervisor.fleet.resume(world.now);
         supervisor.save(world)?;
         supervisor.obey(world, actions)?;
@@ -141,28 +205,28 @@ impl Supervisor {
     }
 
     /// The memory that both hold is complete before the keeper has it.
-    fn keep(&mut self, world: &mut World, instances: &[Instance]) {
+    fn keep(&mut self, world: &mut World, plan: &Plan, instances: &[Instance], memory: &Memory) {
         world.births.fill((0, 0));
-        world.shared.memory = Memory::default();
-        for (index, instance) in instances.iter().enumerate() {
-            let record = self.record(instance.clone());
-            world.shared.instances[index] = Some(record.clone());
-            self.unwritten.instances.insert(index, record);
+        world.shared.memory = memory.clone();
+        self.unwritten.memory = Some(memory.clone());
+        for (id, instance) in plan.places().zip(instances) {
+            let record = self.record(plan, id, instance.clone());
+            world.shared.instances[id.index()] = Some(record.clone());
+            self.unwritten.instances.insert(id.index(), record);
         }
         world.is_kept = true;
         self.write(world);
     }
 
-    fn record(&self, instance: Instance) -> Record {
+    fn record(&self, plan: &Plan, id: InstanceId, instance: Instance) -> Record {
         let process = instance.state.run().and_then(|run| self.trees.get(&run)).map(|tree| tree.pid);
-        Record { instance, process }
+        Record { name: plan.spec(id).name.clone(), instance, process }
     }
 
-    /// Everything of earlier supervisors but the adopted runs is killed, and waited for.
-    fn clear_leftovers(world: &mut World, adopted: &BTreeSet<Run>) {
-        for pid in world.living(|process| !adopted.contains(&process.run)) {
-            world.end_leftover(pid);
-        }
+    /// Everything of earlier supervisors but the adopted runs is killed, and waited for. Returns who does not go in time.
+    fn clear_leftovers(world: &mut World, adopted: &BTreeSet<Run>) -> Vec<u32> {
+        let left = world.living(|process| !adopted.contains(&process.run));
+        left.into_iter().filter(|pid| !world.end_leftover(*pid)).collect()
     }
 
     fn live(&mut self, world: &mut World, run: Run, pid: u32) {
@@ -237,21 +301,23 @@ impl Supervisor {
         Ok(actions)
     }
 
+    /// All of a step, or nothing.
     fn save(&mut self, world: &mut World) -> Result<(), Killed> {
+        world.pass(Moment::Record)?;
+        let plan = Arc::clone(self.fleet.plan());
+        let memory = self.fleet.memory();
+        if memory != self.memory {
+            world.shared.memory = memory.clone();
+            world.make_room();
+            self.memory = memory.clone();
+            self.unwritten.memory = Some(memory);
+            self.write(world);
+        }
         for id in self.fleet.take_unsaved() {
-            world.pass(Moment::Record)?;
-            let record = self.record(self.fleet.instance(id).clone());
+            let record = self.record(&plan, id, self.fleet.instance(id).clone());
             promises::about_a_record(world, id, &record);
             world.shared.instances[id.index()] = Some(record.clone());
             self.unwritten.instances.insert(id.index(), record);
-            self.write(world);
-        }
-        let memory = self.fleet.memory();
-        if memory != self.memory {
-            world.pass(Moment::Record)?;
-            world.shared.memory = memory.clone();
-            self.memory = memory.clone();
-            self.unwritten.memory = Some(memory);
             self.write(world);
         }
         Ok(())
@@ -273,8 +339,19 @@ impl Supervisor {
         if let Some(memory) = self.unwritten.memory.take() {
             world.disk.memory = memory;
         }
-        for id in std::mem::take(&mut self.unwritten.replies) {
-            world.soon(0, 1, Happening::Replies { supervisor: self.pid, id });
+        for revision in std::mem::take(&mut self.unwritten.plans) {
+            world.soon(0, 3, Happening::Published { supervisor: self.pid, revision });
+        }
+        self.reply(world);
+    }
+
+    /// What was wished is on the disk before it is answered, and the plan that it speaks of.
+    fn reply(&mut self, world: &mut World) {
+        let is_told = world.published.as_ref().is_some_and(|told| told.revision >= self.fleet.plan().revision);
+        if is_told && !self.unwritten.is_under_way {
+            for id in std::mem::take(&mut self.unwritten.replies) {
+                world.soon(0, 1, Happening::Replies { supervisor: self.pid, id });
+            }
         }
     }
 
@@ -303,13 +380,9 @@ impl Supervisor {
                 Action::Probe { run } => self.probe(world, run),
                 Action::Changed { .. } => {}
                 Action::Reply { id, .. } => {
-                    let supervisor = self.pid;
-                    if self.unwritten.is_under_way {
-                        self.unwritten.replies.push(id);
-                        world.after(DISK_PATIENCE, Happening::Replies { supervisor, id });
-                    } else {
-                        world.after(Duration::ZERO, Happening::Replies { supervisor, id });
-                    }
+                    self.unwritten.replies.push(id);
+                    world.after(DISK_PATIENCE, Happening::Replies { supervisor: self.pid, id });
+                    self.reply(world);
                 }
                 Action::Exit => self.has_ended = true,
             }
@@ -330,6 +403,7 @@ impl Supervisor {
 
     fn spawn(&mut self, world: &mut World, run: Run, work: Work) {
         world.births[run.instance.index()] = (run.generation, 0);
+        self.jobs.insert(run, Arc::new(self.fleet.plan().spec(run.instance).clone()));
         self.expected.insert(run);
         let mut wait = world.dice.millis(0, 3);
         if world.disk_hangs_until > world.now {
@@ -342,11 +416,12 @@ impl Supervisor {
 
     /// The spawner thread: looks for obstacles, then clones.
     fn job(&mut self, world: &mut World, run: Run, work: Work) -> Result<(), Killed> {
-        if world.obstacle_until > world.now && world.dice.chance(50) {
+        let Some(spec) = self.jobs.remove(&run) else { return Ok(()) };
+        if world.is_port_taken(&spec) || world.obstacle_until > world.now && world.dice.chance(50) {
             self.inbox.push_back(Fact::Event(Event::NotSpawned { run, obstacle: nothing_to_give() }));
             return self.work(world);
         }
-        let pid = world.make(run, work, self.pid);
+        let pid = world.make(run, work, spec, self.pid);
         self.known.insert(pid);
         world.pass(Moment::Cloned)
     }
@@ -370,7 +445,9 @@ impl Supervisor {
             self.recalled.remove(&run);
             if !world.processes.contains_key(&pid) {
                 for pid in world.living_of(run) {
-                    world.end_leftover(pid);
+                    if !world.end_leftover(pid) {
+                        self.live(world, run, pid);
+                    }
                 }
                 let mut actions = self.step(world, Event::Spawned { run, pid })?;
                 actions.extend(self.step(world, Event::Exited { run, exit: Exit::Unknown })?);
@@ -432,7 +509,7 @@ impl Supervisor {
         if !self.probing.insert(run) {
             world.broke(format!("two checks of {run} at once"));
         }
-        let check = world.plan.spec(run.instance).healthcheck.as_ref();
+        let check = self.fleet.plan().spec(run.instance).healthcheck.as_ref();
         let timeout = check.map(|check| check.timeout).unwrap_or_default();
         let process = world.processes.get(&tree.pid);
         let hangs = process.is_some_and(|p| p.conduct.hangs.is_some_and(|hangs| p.born + hangs <= world.now));
@@ -496,6 +573,26 @@ impl Supervisor {
                 self.inbox.push_back(Fact::Recall(run, since));
                 self.work(world)
             }
+            Happening::Resolved { .. } => {
+                let actions = self.resolved(world)?;
+                self.obey(world, actions)?;
+                self.work(world)
+            }
+            Happening::Published { revision, .. } => {
+                let is_first = world.published.as_ref().is_none_or(|told| told.revision < revision);
+                if is_first && self.fleet.plan().revision == revision {
+                    world.published = Some(Arc::clone(self.fleet.plan()));
+                    self.reply(world);
+                    self.end_reload(world);
+                }
+                Ok(())
+            }
+            Happening::HangUp => {
+                if self.reloads.iter().all(|reload| reload.id.is_some()) {
+                    self.take_reload(world, Reload { id: None, wait: Wait::Started });
+                }
+                Ok(())
+            }
             Happening::Deadline { at, .. } => {
                 if self.alarm == Some(at) {
                     self.alarm = None;
@@ -521,6 +618,7 @@ impl Supervisor {
             Happening::Fault(_)
             | Happening::Asks(_)
             | Happening::NewRequest
+            | Happening::Edited
             | Happening::Notes(_)
             | Happening::Forks(_)
             | Happening::Reaps { .. }
@@ -551,12 +649,89 @@ impl Supervisor {
         self.work(world)
     }
 
+    /// A client wants the fleet to be as the file says.
+    pub(super) fn asked_to_apply(&mut self, world: &mut World, id: RequestId, wait: Wait) {
+        self.take_reload(world, Reload { id: Some(id), wait });
+    }
+
+    fn take_reload(&mut self, world: &mut World, reload: Reload) {
+        self.reloads.push_back(reload);
+        self.begin_reload(world);
+    }
+
+    fn begin_reload(&mut self, world: &mut World) {
+        if self.is_reloading {
+            return;
+        }
+        let Some(reload) = self.reloads.pop_front() else { return };
+        self.is_reloading = true;
+        self.resolving = Some((reload, Arc::clone(self.fleet.plan()), self.fleet.present()));
+        world.soon(0, 20, Happening::Resolved { supervisor: self.pid });
+    }
+
+    fn end_reload(&mut self, world: &mut World) {
+        self.is_reloading = false;
+        self.begin_reload(world);
+    }
+
+    fn resolved(&mut self, world: &mut World) -> Result<Vec<Action>, Killed> {
+        let Some((Reload { id, wait }, ran, holders)) = self.resolving.take() else { return Ok(Vec::new()) };
+        let heirs = plan::heirs(&ran, &holders, &world.file);
+        let old = Arc::clone(self.fleet.plan());
+        let is_free = |id| self.fleet.instance(id).state == State::Stopped;
+        let plan = Arc::new(plan::merge(&old, world.file.clone(), is_free));
+        let changes = plan::diff(&old, &plan, Callers::One);
+        let standing = id.map_or(Standing::New, |id| self.fleet.standing(id));
+        let is_new = standing == Standing::New;
+        if self.fleet.is_ending() || is_new && changes.is_empty() && plan.order == old.order {
+            if let Some(id) = id {
+                world.after(Duration::ZERO, Happening::Replies { supervisor: self.pid, id });
+            }
+            self.end_reload(world);
+            return Ok(Vec::new());
+        }
+        if !is_new {
+            self.end_reload(world);
+            return Ok(match (id, standing) {
+                (Some(id), Standing::Answered(answer)) => vec![Action::Reply { id, answer }],
+                (_, Standing::Answered(_) | Standing::Waits | Standing::New) => Vec::new(),
+            });
+        }
+        world.leave(&old, Some(&plan))?;
+        let id = id.unwrap_or(RequestId(world.now.0.as_nanos().try_into().unwrap_or(u64::MAX)));
+        let before = self.fleet.clone();
+        promises::note_apply(world, &before, &plan);
+        promises::about_a_new_request(world, id);
+        let actions =
+            self.step(world, Event::Request { id, request: Request::Apply { plan: Arc::clone(&plan), heirs, wait } })?;
+        world.heard.insert(id);
+        promises::about_an_apply(world, &before, &self.fleet);
+        world.leave(&plan, None)?;
+        if self.unwritten.is_under_way {
+            self.unwritten.plans.push(plan.revision);
+            world.after(DISK_PATIENCE, Happening::Published { supervisor: self.pid, revision: plan.revision });
+        } else {
+            world.soon(0, 3, Happening::Published { supervisor: self.pid, revision: plan.revision });
+        }
+        Ok(actions)
+    }
+
     pub(super) fn goal(&self, id: InstanceId) -> Goal {
         self.fleet.instance(id).goal
     }
 
     pub(super) fn knows(&self, run: Run) -> Option<u32> {
         self.trees.get(&run).map(|tree| tree.pid)
+    }
+}
+
+/// Who is another one in the plan of the next pair, or at another place, is ended by it.
+fn forsake(world: &mut World, before: Option<&Plan>, plan: &Plan) {
+    for process in world.processes.values_mut() {
+        let place = plan.find(process.spec.name.as_str());
+        let is_same = place == Some(process.run.instance)
+            && before.is_some_and(|before| plan::is_same(before, plan, process.run.instance));
+        process.is_forsaken |= !is_same;
     }
 }
 

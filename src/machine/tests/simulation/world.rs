@@ -8,9 +8,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{Exit, Instance, InstanceId, Memory, Mono, Plan, RequestId, Run, Signal, Work};
+use super::super::{Exit, Instance, InstanceId, InstanceName, Memory, Mono, Plan, RequestId, Run, Signal, Spec, Work};
 use super::dice::Dice;
 use super::fleets::{self, Conduct};
+use crate::plan;
 
 /// The first process of the machine; takes what nobody else does, and reaps it at once.
 pub(super) const INIT: u32 = 1;
@@ -22,6 +23,19 @@ pub(super) enum Happening {
     /// A client connects and asks; again, if its supervisor died before it could answer.
     Asks(RequestId),
     NewRequest,
+    /// Somebody writes another file.
+    Edited,
+    /// SIGHUP.
+    HangUp,
+    /// The file was read.
+    Resolved {
+        supervisor: u32,
+    },
+    /// Clients and other fleets are told of the plan with this revision.
+    Published {
+        supervisor: u32,
+        revision: u64,
+    },
     /// The spawner thread comes to this job.
     Job {
         supervisor: u32,
@@ -96,7 +110,6 @@ pub(super) enum Fault {
     DiskHangs,
     /// Programs cannot be started for a while.
     Obstacle,
-    // `Reload` belongs here as soon as the machine has an event for it: a new plan for the same fleet.
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,9 +135,11 @@ pub(super) enum Moment {
     Noticed,
     Reaped,
     Started,
+    /// The plans are about to be left to the next supervisor, or were.
+    Replanned,
 }
 
-pub(super) const MOMENTS: [Moment; 10] = [
+pub(super) const MOMENTS: [Moment; 11] = [
     Moment::Any,
     Moment::Record,
     Moment::Order,
@@ -135,6 +150,7 @@ pub(super) const MOMENTS: [Moment; 10] = [
     Moment::Noticed,
     Moment::Reaped,
     Moment::Started,
+    Moment::Replanned,
 ];
 
 /// The supervisor was killed where it stands; its caller returns.
@@ -147,6 +163,8 @@ pub(super) struct Killed;
 pub(super) struct Process {
     pub(super) run: Run,
     pub(super) work: Work,
+    /// As what it was started.
+    pub(super) spec: Arc<Spec>,
     pub(super) is_first: bool,
     pub(super) parent: u32,
     pub(super) born: Mono,
@@ -155,7 +173,9 @@ pub(super) struct Process {
     pub(super) is_marked: bool,
     /// It was not in the records when both died: nobody can know it.
     pub(super) is_forsaken: bool,
-    /// A successor killed it as a leftover and went on before it was gone: a process that waits for a disk.
+    /// A successor killed it as a leftover, and it does not go: a process that waits for a disk.
+    pub(super) is_leftover: bool,
+    /// No instance answers for it any more.
     pub(super) is_left: bool,
     /// It has ended, and nobody has reaped it.
     pub(super) zombie: Option<Exit>,
@@ -164,6 +184,7 @@ pub(super) struct Process {
 /// What is known of an instance to whoever comes after.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
+    pub(super) name: InstanceName,
     pub(super) instance: Instance,
     pub(super) process: Option<u32>,
 }
@@ -175,11 +196,31 @@ pub(super) struct Records {
     pub(super) instances: Vec<Option<Record>>,
 }
 
+/// The plans that are left to the next supervisor.
+#[derive(Clone, Debug)]
+pub(super) struct Launch {
+    pub(super) running: Arc<Plan>,
+    pub(super) next: Option<Arc<Plan>>,
+    /// The keeper of today has it.
+    pub(super) is_left: bool,
+}
+
+impl Launch {
+    pub(super) fn plan(&self, revision: u64) -> &Arc<Plan> {
+        self.next.as_ref().filter(|next| next.revision == revision).unwrap_or(&self.running)
+    }
+}
+
 /// Everything but the supervisor's own mind.
 pub(super) struct World {
     pub(super) dice: Dice,
     pub(super) now: Mono,
-    pub(super) plan: Arc<Plan>,
+    /// What the file says now: nobody has a place yet.
+    pub(super) file: Plan,
+    names: u64,
+    pub(super) launch: Launch,
+    /// On the disk.
+    pub(super) published: Option<Arc<Plan>>,
     agenda: BTreeMap<(Mono, u64), Happening>,
     entries: u64,
     pub(super) processes: BTreeMap<u32, Process>,
@@ -201,8 +242,8 @@ pub(super) struct World {
     pub(super) disk_hangs_until: Mono,
     pub(super) obstacle_until: Mono,
     pub(super) is_calm: bool,
-    /// The kill that waits for its moment.
-    trap: Option<(Victim, Moment, u64)>,
+    /// The kills that wait for their moments.
+    traps: Vec<(Victim, Moment, u64)>,
     pub(super) kills: u64,
     /// When a person last wished something that may end a healthy server, and which run it was about: it may not be
     /// born yet.
@@ -216,8 +257,7 @@ impl World {
     pub(super) fn new(seed: u64, is_told: bool) -> Self {
         let mut dice = Dice::new(seed);
         let plan = fleets::fleet(&mut dice);
-        let count = plan.specs.len();
-        Self {
+        let mut world = Self {
             dice,
             now: Mono::from_millis(1_000_000),
             agenda: BTreeMap::new(),
@@ -227,22 +267,54 @@ impl World {
             parents: BTreeMap::new(),
             keeper: None,
             supervisor: None,
-            shared: Records { memory: Memory::default(), instances: vec![None; count] },
+            shared: Records::default(),
             is_kept: false,
             orphans: BTreeSet::new(),
             heard: BTreeSet::new(),
-            births: vec![(0, 0); count],
-            disk: Records { memory: Memory::default(), instances: vec![None; count] },
+            births: Vec::new(),
+            disk: Records::default(),
             disk_hangs_until: Mono::default(),
             obstacle_until: Mono::default(),
             is_calm: false,
-            trap: None,
+            traps: Vec::new(),
             kills: 0,
-            wished_away: vec![None; count],
+            wished_away: Vec::new(),
             broken: None,
             story: is_told.then(Vec::new),
-            plan,
-        }
+            names: plan.specs.len() as u64,
+            file: Plan::clone(&plan),
+            published: None,
+            launch: Launch { running: plan, next: None, is_left: false },
+        };
+        world.make_room();
+        world
+    }
+
+    /// The plan that counts: whoever comes next goes by it.
+    pub(super) fn plan(&self) -> &Arc<Plan> {
+        self.launch.plan(self.shared.memory.revision())
+    }
+
+    /// For as many places as the plan has.
+    pub(super) fn make_room(&mut self) {
+        let count = self.plan().specs.len().max(self.births.len());
+        self.shared.instances.resize(count, None);
+        self.disk.instances.resize(count, None);
+        self.births.resize(count, (0, 0));
+        self.wished_away.resize(count, None);
+    }
+
+    /// Somebody writes another file.
+    pub(super) fn edit(&mut self) {
+        self.file = fleets::edited(&mut self.dice, &self.file, &mut self.names);
+        self.tell(|| "the file is another one".to_owned());
+    }
+
+    /// Leaves plans to the next supervisor.
+    pub(super) fn leave(&mut self, running: &Arc<Plan>, next: Option<&Arc<Plan>>) -> Result<(), Killed> {
+        self.pass(Moment::Replanned)?;
+        self.launch = Launch { running: Arc::clone(running), next: next.cloned(), is_left: true };
+        self.pass(Moment::Replanned)
     }
 
     /// Notes a line of the story.
@@ -302,28 +374,24 @@ impl World {
     // ---- kills of laneway ----
 
     pub(super) fn set_trap(&mut self, whom: Victim, when: Moment, after: u64) {
-        self.trap = Some((whom, when, after));
+        self.traps.push((whom, when, after));
     }
 
     pub(super) fn disarm(&mut self) {
-        self.trap = None;
+        self.traps.clear();
     }
 
     /// A moment at which a kill may come.
     pub(super) fn pass(&mut self, moment: Moment) -> Result<(), Killed> {
-        if let Some((whom, when, left)) = &mut self.trap
-            && (*when == moment || *when == Moment::Any)
-        {
-            if *left > 0 {
-                *left -= 1;
-            } else {
-                let whom = *whom;
-                self.trap = None;
-                self.tell(|| format!("kill -9 {whom:?} at {moment:?}"));
-                return self.kill(whom);
-            }
+        let is_it = |when: &Moment| *when == moment || *when == Moment::Any;
+        let sprung = self.traps.iter().position(|(_, when, left)| is_it(when) && *left == 0);
+        for (_, _, left) in self.traps.iter_mut().filter(|(_, when, _)| is_it(when)) {
+            *left = left.saturating_sub(1);
         }
-        Ok(())
+        let Some(sprung) = sprung else { return Ok(()) };
+        let (whom, _, _) = self.traps.remove(sprung);
+        self.tell(|| format!("kill -9 {whom:?} at {moment:?}"));
+        self.kill(whom)
     }
 
     fn kill(&mut self, whom: Victim) -> Result<(), Killed> {
@@ -369,6 +437,8 @@ impl World {
         for process in self.processes.values_mut() {
             process.is_forsaken |= !runs.contains(&process.run);
         }
+        self.launch = Launch { running: Arc::clone(self.plan()), next: None, is_left: false };
+        self.shared = Records::default();
         self.soon(20, 2500, Happening::Up);
     }
 
@@ -410,27 +480,39 @@ impl World {
 
     // ---- processes of runs ----
 
+    /// Whether something that does not go still has what an instance takes over.
+    pub(super) fn is_port_taken(&self, spec: &Spec) -> bool {
+        !self.living(|process| process.is_leftover && process.spec.facts.port == spec.facts.port).is_empty()
+    }
+
     /// A child of the supervisor, which has done nothing yet.
-    pub(super) fn make(&mut self, run: Run, work: Work, parent: u32) -> u32 {
-        if let Some(pid) = self.living_for(run.instance).first() {
-            let promise = format!("two live runs: {run} begins while pid {pid} of {} lives", self.processes[pid].run);
-            self.broke(promise);
+    pub(super) fn make(&mut self, run: Run, work: Work, spec: Arc<Spec>, parent: u32) -> u32 {
+        let is_in_the_way = |process: &Process| {
+            let is_one = process.run.instance == run.instance || process.spec.name == spec.name;
+            !process.is_left && (is_one || process.spec.facts.port == spec.facts.port)
+        };
+        if let Some(pid) = self.living(is_in_the_way).first() {
+            let other = &self.processes[pid];
+            let promise =
+                format!("{run} ({}) begins while pid {pid} of {} ({}) lives", spec.name, other.run, other.spec.name);
+            self.broke(format!("two live runs: {promise}"));
         }
-        let plan = Arc::clone(&self.plan);
         let conduct = match work {
             Work::PreStart(_) => fleets::preparation(&mut self.dice, self.is_calm),
-            Work::Server => fleets::server(&mut self.dice, plan.spec(run.instance), self.is_calm),
+            Work::Server => fleets::server(&mut self.dice, &spec, self.is_calm),
         };
         let pid = self.new_pid();
         let process = Process {
             run,
             work,
+            spec,
             is_first: true,
             parent,
             born: self.now,
             conduct,
             is_marked: false,
             is_forsaken: false,
+            is_leftover: false,
             is_left: false,
             zombie: None,
         };
@@ -466,8 +548,9 @@ impl World {
             self.after(at, Happening::Dies { pid, exit: Exit::Code(code) });
         }
         for _ in 0..children {
-            let at = ready.mul_f64(0.5);
-            self.after(at.min(Duration::from_secs(1)), Happening::Forks(pid));
+            let most = ready.mul_f64(0.5).min(Duration::from_secs(1));
+            let at = if self.dice.chance(50) { self.dice.millis(0, 1) } else { most };
+            self.after(at, Happening::Forks(pid));
         }
         true
     }
@@ -551,25 +634,40 @@ impl World {
         self.soon(0, dying, Happening::Dies { pid, exit });
     }
 
-    /// A successor ends what nobody knows any more, and waits for it: not for ever.
-    pub(super) fn end_leftover(&mut self, pid: u32) {
+    /// A successor ends what nobody knows any more, and waits for it: not for ever. Returns whether it is gone.
+    pub(super) fn end_leftover(&mut self, pid: u32) -> bool {
         self.kill_process(pid);
-        if self.processes[&pid].conduct.dying < 3000 {
+        let goes = self.processes[&pid].conduct.dying < 3000;
+        if goes {
             self.dies(pid, Exit::Unknown);
         } else if let Some(process) = self.processes.get_mut(&pid) {
+            process.is_leftover = true;
+        }
+        goes
+    }
+
+    /// It does not go, and no instance answers for it.
+    pub(super) fn is_left(&mut self, pid: u32) {
+        if let Some(process) = self.processes.get_mut(&pid) {
             process.is_left = true;
+        }
+    }
+
+    /// What is left of a run is called by the place that its instance has now.
+    pub(super) fn renumber(&mut self, pid: u32, run: Run) {
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.run = run;
         }
     }
 
     /// A healthy server is ended because a person wants it so, and for no other reason.
     fn must_be_deserved(&mut self, pid: u32, what: &str) {
         let process = &self.processes[&pid];
-        let spec = self.plan.spec(process.run.instance);
         let first = self.processes.values().find(|other| other.run == process.run && other.is_first);
         let is_whole = first.is_some_and(|first| first.zombie.is_none());
         let is_wished = self.wished_away[process.run.instance.index()]
             .is_some_and(|(at, run)| at >= process.born || run == Some(process.run));
-        let is_good = process.work == Work::Server && !process.conduct.is_bad(spec, process.born, self.now);
+        let is_good = process.work == Work::Server && !process.conduct.is_bad(&process.spec, process.born, self.now);
         if is_good && is_whole && !is_wished && !process.is_forsaken {
             let promise = format!("a healthy server, pid {pid} of {}, {what}", process.run);
             self.broke(promise);
@@ -592,7 +690,19 @@ impl World {
     }
 
     pub(super) fn ids(&self) -> Vec<InstanceId> {
-        self.plan.ids().collect()
+        self.plan().ids().collect()
+    }
+
+    /// Every place, also those of instances that the file has no more.
+    pub(super) fn places(&self) -> Vec<InstanceId> {
+        self.plan().places().collect()
+    }
+
+    /// Whether a process runs as what the plan says of its instance.
+    pub(super) fn is_as_planned(&self, process: &Process) -> bool {
+        let plan = self.plan();
+        plan.find(process.spec.name.as_str()) == Some(process.run.instance)
+            && !plan::needs_restart(&process.spec, plan.spec(process.run.instance))
     }
 }
 
