@@ -75,7 +75,8 @@ pub fn prove(
         }
         _ => {
             let words: String = words.chars().filter(|c| !c.is_control()).take(200).collect();
-            Err(format!("it does not take over what runs: is it laneway, and not older? It says: {words}"))
+            let said = if words.is_empty() { "It says nothing".to_owned() } else { format!("It says: {words}") };
+            Err(format!("it does not take over what runs: is it laneway, and not older? {said}"))
         }
     }
 }

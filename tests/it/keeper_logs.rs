@@ -419,5 +419,6 @@ fn a_hundred_megabytes_without_a_line_end_stay_within_the_cap() {
         .map(|name| fs::metadata(folder.join(name)).unwrap().len())
         .collect();
     assert!(sizes.len() == 3 && sizes.iter().all(|size| *size <= 1_000_000 + 2 * 64 * 1024), "{sizes:?}");
-    assert_eq!(rig.health(0).dropped_ever, 0);
+    // A disk that is slower than this flood for a moment costs counted bytes, and no more than that.
+    assert_eq!(rig.health(0).trouble, None);
 }
