@@ -14,7 +14,7 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::signalfd::SignalFd;
 
 use super::backlog::format_into;
-use super::clock::{since_boot, wall_clock};
+use super::clock::{Stamp, since_boot, wall_clock};
 use super::journal::{Journal, Note, OWN, Place};
 use super::log::{LogFile, Unwritten, errno_of};
 use super::logs::Way;
@@ -274,8 +274,9 @@ impl Shared {
 
     /// Says something in laneway's own log.
     pub fn say(&self, keeper: &mut Keeper, what: std::fmt::Arguments<'_>) {
-        let mut line = [0; 256];
-        let text = format_into(&mut line, format_args!("laneway keeper: {what}\n"));
-        keeper.logs.absorb(&self.journal, OWN, text, since_boot(), wall_clock());
+        let mut line = [0; 320];
+        let now = wall_clock();
+        let text = format_into(&mut line, format_args!("{}  WARN laneway keeper: {what}\n", Stamp(now)));
+        keeper.logs.absorb(&self.journal, OWN, text, since_boot(), now);
     }
 }
