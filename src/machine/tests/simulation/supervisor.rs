@@ -264,8 +264,7 @@ impl Supervisor {
     fn take(&mut self, world: &mut World, fact: Fact) -> Result<Vec<Action>, Killed> {
         match fact {
             Fact::Event(event) => {
-                let swept =
-                    if let Event::Swept { run, left } = &event { left.is_empty().then_some(*run) } else { None };
+                let swept = if let Event::Swept { run, .. } = &event { Some(*run) } else { None };
                 let actions = self.step(world, event)?;
                 if let Some(run) = swept.filter(|run| self.fleet.instance(run.instance).state.run() != Some(*run)) {
                     self.trees.remove(&run);
