@@ -257,10 +257,10 @@ impl Driver {
     fn take_fact(&mut self, fact: Fact) -> Vec<Action> {
         match fact {
             Fact::Event(event) => {
-                let swept =
-                    if let Event::Swept { run, left } = &event { left.is_empty().then_some(*run) } else { None };
+                let swept = if let Event::Swept { run, .. } = &event { Some(*run) } else { None };
                 let actions = self.step(event);
-                // Else its end has not been heard of: then it is swept once more, and recorded until then.
+                // Else somebody is left, or its end has not been heard of: then it is swept once more, and recorded until
+                // then.
                 if let Some(run) = swept
                     && self.fleet.instance(run.instance).state.run() != Some(run)
                 {

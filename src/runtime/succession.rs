@@ -194,14 +194,15 @@ impl Adopted {
         adopted
     }
 
-    /// An instance of which something would not go waits for its end, as after a stop: nothing runs twice.
+    /// An instance of which something would not go waits for its end, as after a stop: nothing runs twice. It may be the
+    /// rest of a run that was being cleared.
     fn wait_for(&mut self, plan: &Plan, label: &str, tree: Tree) {
         let Some((name, generation)) = label.rsplit_once('-') else { return };
         let place = plan.places().find(|id| plan.spec(*id).name.as_str() == name);
         let (Some(id), Ok(generation)) = (place, generation.parse()) else { return };
         let run = Run { instance: id, generation };
         if let Some(instance) = self.instances.get_mut(id.index())
-            && instance.wait_for(run)
+            && (instance.state.run() == Some(run) || instance.wait_for(run))
         {
             self.trees.push((run, tree));
         }

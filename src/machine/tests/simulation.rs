@@ -309,6 +309,12 @@ impl Story {
             promises::about_a_successor(&mut self.world, &before, &supervisor.fleet);
         }
         self.supervisor = Some(supervisor);
+        if after == After::Both {
+            // Whatever the file says of new ones, somebody has to start them.
+            self.goals.clear();
+            self.plan = Arc::clone(self.world.plan());
+            self.held.retain(|name| self.plan.find(name.as_str()).is_some());
+        }
         self.go_over();
         self.holds();
         for (id, _) in self.clients.iter().filter(|(_, client)| !client.is_answered && !client.gave_up) {

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::Way;
 use super::control::{CONTROL, Control};
+use super::v1::V1;
 use crate::harness::{Fleet, PATIENCE, Process, get, is_alive, number, signal, timed, wait_until};
 
 /// A witness, a server that writes a lot, and one that is stopped.
@@ -323,6 +324,32 @@ fn when_both_die_and_a_server_after_them_it_is_started_once() {
         assert_ne!(fleet.pid("loud"), loud);
         assert_eq!((puppets(&fleet, "loud").len(), puppets(&fleet, "quiet").len()), (1, 1));
     });
+}
+
+#[test]
+fn what_would_not_go_when_both_died_is_waited_for() {
+    for way in [Way::Cgroups, Way::Sweep] {
+        let fleet = way.fleet(&format!("{CONTROL}a: {{port: $0}}\n"));
+        fleet.up();
+        let control = Control::watch(&fleet);
+        let old = fleet.pid("a");
+        // Frozen by the freezer of cgroup v1 it minds no SIGKILL, as one that waits for a dead disk.
+        let Some(freezer) = V1::of("freezer", old) else { return };
+        freezer.set("freezer.state", "FROZEN");
+        assert!(wait_until(PATIENCE, || freezer.get("freezer.state") == "FROZEN"));
+        kill_both(&fleet);
+        // Another one by now, it cannot be adopted.
+        fleet.write(&fleet.text().replace("a: {", "a: {environment: {X: other}, "));
+        fleet.run(&["up", "-d"]).expect(1).says(&[&format!("a: still there after the kill: pid {old}")]);
+        assert_eq!(puppets(&fleet, "a").len(), 1, "a second copy");
+        freezer.set("freezer.state", "THAWED");
+        let new = fleet.wait_for("a", |a| a["health"] == "healthy");
+        assert_ne!(number(&new["pid"]), old);
+        assert_eq!(puppets(&fleet, "a").len(), 1);
+        control.finish();
+        fleet.run(&["down"]).expect(0);
+        assert_eq!(fleet.processes(), []);
+    }
 }
 
 /// A process that has just this number (`man 2 clone3`, `set_tid`); `None`, aloud, where the kernel does not let us.

@@ -182,7 +182,10 @@ pub(super) fn server(dice: &mut Dice, spec: &Spec, is_calm: bool) -> Conduct {
         conduct.ends = Some((dice.millis(10, 3000), i32::from(!is_calm && dice.chance(20))));
     } else if !is_calm {
         match dice.between(0, 19) {
-            0 => conduct.ends = Some((dice.millis(0, 10), 1)),
+            0 => {
+                conduct.ends = Some((dice.millis(0, 10), 1));
+                conduct.children = dice.between(0, 2);
+            }
             1 => conduct.ends = Some((dice.millis(0, 3000), 0)),
             2 | 3 => conduct.ends = Some((dice.millis(0, 20_000), dice.pick(&[0, 1, 137]))),
             4 => conduct.hangs = Some(dice.millis(0, 15_000)),

@@ -11,6 +11,9 @@ use super::supervisor::Supervisor;
 use super::world::{Happening, Record, World};
 use crate::plan;
 
+/// How old the last look at survivors may be: one each second, and a supervisor may die over it.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// Notes what a person wishes: it may end healthy servers.
 pub(super) fn note_wish(world: &mut World, fleet: &Fleet, request: &Request) {
     let ended = match request {
@@ -83,7 +86,8 @@ pub(super) fn about_replies(world: &mut World, fleet: &Fleet, actions: &[Action]
         let Action::Reply { id, answer } = action else { continue };
         let survivors = answer.troubles.iter().filter(|(_, trouble)| *trouble == Trouble::Survivors);
         for (one, _) in survivors {
-            if world.living_for(*one).is_empty() {
+            let ended = world.last_ends.get(one).copied().unwrap_or_default();
+            if world.living_for(*one).is_empty() && world.now.since(ended) > LOOK {
                 let promise = format!("{id:?} names survivors of {one:?}, and there are none");
                 world.broke(promise);
             }

@@ -175,8 +175,11 @@ impl Supervisor {
             let (name, generation) = (world.processes[&pid].spec.name.clone(), world.processes[&pid].run.generation);
             let place = plan.places().find(|id| plan.spec(*id).name == name);
             let run = place.map(|id| Run { instance: id, generation });
-            match run.filter(|run| supervisor.trees.contains_key(run) || instances[run.instance.index()].wait_for(*run))
-            {
+            match run.filter(|run| {
+                supervisor.trees.contains_key(run)
+                    || instances[run.instance.index()].state.run() == Some(*run)
+                    || instances[run.instance.index()].wait_for(*run)
+            }) {
                 Some(run) => {
                     world.renumber(pid, run);
                     supervisor.live(world, run, pid);
@@ -264,8 +267,7 @@ impl Supervisor {
     fn take(&mut self, world: &mut World, fact: Fact) -> Result<Vec<Action>, Killed> {
         match fact {
             Fact::Event(event) => {
-                let swept =
-                    if let Event::Swept { run, left } = &event { left.is_empty().then_some(*run) } else { None };
+                let swept = if let Event::Swept { run, .. } = &event { Some(*run) } else { None };
                 let actions = self.step(world, event)?;
                 if let Some(run) = swept.filter(|run| self.fleet.instance(run.instance).state.run() != Some(*run)) {
                     self.trees.remove(&run);
@@ -393,8 +395,13 @@ impl Supervisor {
     /// An order for a run needs somebody to carry it out on, unless he is known to be gone.
     fn must_know(&self, world: &mut World, run: Run, what: &str) -> Option<Tree> {
         let tree = self.trees.get(&run).copied();
-        let is_known_to_be_gone =
-            self.inbox.iter().any(|fact| matches!(fact, Fact::Event(Event::Exited { run: gone, .. }) if *gone == run));
+        let is_swept =
+            matches!(&self.fleet.instance(run.instance).state, State::Sweeping(sweeping) if sweeping.run == run);
+        let is_known_to_be_gone = is_swept
+            || self
+                .inbox
+                .iter()
+                .any(|fact| matches!(fact, Fact::Event(Event::Exited { run: gone, .. }) if *gone == run));
         if tree.is_none() && !is_known_to_be_gone {
             world.broke(format!("{what} for {run}, of which nothing is known"));
         }

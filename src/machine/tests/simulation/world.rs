@@ -177,6 +177,7 @@ pub(super) struct Process {
     pub(super) is_leftover: bool,
     /// No instance answers for it any more.
     pub(super) is_left: bool,
+    pub(super) is_killed: bool,
     /// It has ended, and nobody has reaped it.
     pub(super) zombie: Option<Exit>,
 }
@@ -225,6 +226,8 @@ pub(super) struct World {
     entries: u64,
     pub(super) processes: BTreeMap<u32, Process>,
     pids: u32,
+    /// When a process of each instance ended last.
+    pub(super) last_ends: BTreeMap<InstanceId, Mono>,
     /// Whose child each process of laneway is.
     parents: BTreeMap<u32, u32>,
     pub(super) keeper: Option<u32>,
@@ -264,6 +267,7 @@ impl World {
             entries: 0,
             processes: BTreeMap::new(),
             pids: 100,
+            last_ends: BTreeMap::new(),
             parents: BTreeMap::new(),
             keeper: None,
             supervisor: None,
@@ -410,7 +414,8 @@ impl World {
         {
             self.bequeath(supervisor);
             if let Some(keeper) = self.keeper {
-                self.soon(1, 8, Happening::SupervisorStarts { keeper });
+                let longest = if self.dice.chance(25) { 60 } else { 8 };
+                self.soon(1, longest, Happening::SupervisorStarts { keeper });
             }
             result = Err(Killed);
         }
@@ -514,6 +519,7 @@ impl World {
             is_forsaken: false,
             is_leftover: false,
             is_left: false,
+            is_killed: false,
             zombie: None,
         };
         self.processes.insert(pid, process);
@@ -557,7 +563,7 @@ impl World {
 
     pub(super) fn forks(&mut self, parent: u32) {
         let Some(process) = self.processes.get(&parent).filter(|process| process.zombie.is_none()) else { return };
-        let child = Process { is_first: false, parent, ..process.clone() };
+        let child = Process { is_first: false, parent, is_killed: false, ..process.clone() };
         let run = child.run;
         let pid = self.new_pid();
         self.processes.insert(pid, child);
@@ -570,6 +576,7 @@ impl World {
             return false;
         };
         process.zombie = Some(exit);
+        self.last_ends.insert(process.run.instance, self.now);
         let (run, parent, is_first) = (process.run, process.parent, process.is_first);
         self.tell(|| format!("pid {pid} of {run} ends: {exit}"));
         let is_laneways = [self.keeper, self.supervisor].contains(&Some(parent));
@@ -629,7 +636,10 @@ impl World {
 
     pub(super) fn kill_process(&mut self, pid: u32) {
         self.must_be_deserved(pid, "is killed");
-        let dying = self.processes[&pid].conduct.dying;
+        let Some(process) = self.processes.get_mut(&pid).filter(|process| !process.is_killed) else { return };
+        // Who waits for a disk hears a second kill no sooner than the first.
+        process.is_killed = true;
+        let dying = process.conduct.dying;
         let exit = Exit::Signal { signal: Signal::KILL, core: false };
         self.soon(0, dying, Happening::Dies { pid, exit });
     }
