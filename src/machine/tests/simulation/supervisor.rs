@@ -124,69 +124,13 @@ impl Supervisor {
             unwritten: Unwritten::default(),
             has_ended: false,
         };
-        let mut instances = Vec::new();
-        let mut adopted = BTreeSet::new();
         let revision = recorded.memory.revision();
         let before = world.published.clone().filter(|before| before.revision == revision);
         if after == After::Both {
             forsake(world, before.as_deref(), &plan);
         }
-        let runs = |record: &Option<Record>| record.as_ref().map_or(0, |record| record.instance.generation);
-        let runs: Vec<u64> = recorded.instances.iter().map(runs).collect();
-        let places = (0..).map(InstanceId).zip(recorded.instances);
-        let mut records: HashMap<_, _> =
-            places.filter_map(|(id, record)| record.map(|record| (record.name.clone(), (id, record)))).collect();
-        for id in plan.places() {
-            let generation = runs.get(id.index()).copied().unwrap_or(0);
-            let Some((place, Record { instance, process, .. })) = records.remove(&plan.spec(id).name) else {
-                instances.push(Instance::at_rest_after(generation, false));
-                continue;
-            };
-            // As text, for that is how it is kept.
-            let instance: Instance = serde_json::from_str(&serde_json::to_string(&instance).unwrap()).unwrap();
-            let may_live = place == id
-                && match after {
-                    After::Supervisor => true,
-                    After::Both => before.as_ref().is_some_and(|before| plan::is_same(before, &plan, id)),
-                };
-            let run = instance.state.run();
-            let mut goes_on = may_live && after == After::Supervisor;
-            match (run, process) {
-                (Some(run), Some(pid)) if may_live && world.processes.contains_key(&pid) => {
-                    adopted.insert(run);
-                    supervisor.live(world, run, pid);
-                    goes_on = true;
-                }
-                (Some(run), Some(_)) if may_live => {
-                    supervisor.inbox.push_back(Fact::Event(Event::Exited { run, exit: Exit::Unknown }));
-                }
-                (Some(run), None) if goes_on && instance.state.pid().is_some() => {
-                    supervisor.inbox.push_back(Fact::Event(Event::Exited { run, exit: Exit::Unknown }));
-                }
-                (Some(run), None) if goes_on => {
-                    adopted.insert(run);
-                }
-                (Some(_), _) | (None, _) => {}
-            }
-            let rests = Instance::at_rest_after(generation.max(instance.generation), instance.held);
-            instances.push(if goes_on { instance } else { rests });
-        }
-        for pid in Self::clear_leftovers(world, &adopted) {
-            let (name, generation) = (world.processes[&pid].spec.name.clone(), world.processes[&pid].run.generation);
-            let place = plan.places().find(|id| plan.spec(*id).name == name);
-            let run = place.map(|id| Run { instance: id, generation });
-            match run.filter(|run| {
-                supervisor.trees.contains_key(run)
-                    || instances[run.instance.index()].state.run() == Some(*run)
-                    || instances[run.instance.index()].wait_for(*run)
-            }) {
-                Some(run) => {
-                    world.renumber(pid, run);
-                    supervisor.live(world, run, pid);
-                }
-                None => world.is_left(pid),
-            }
-        }
+        let is_same = |id| before.as_ref().is_some_and(|before| plan::is_same(before, &plan, id));
+        let instances = supervisor.adopt(world, &plan, recorded.instances, after, is_same);
         let memory = match after {
             After::Supervisor => recorded.memory,
             After::Both => recorded.memory.without_wishes(&plan),
@@ -205,6 +149,69 @@ impl Supervisor {
         supervisor.reap_strangers(world)?;
         supervisor.work(world)?;
         Ok(supervisor)
+    }
+
+    /// Takes over what is recorded and lives, and ends everything else. As in `succession`.
+    fn adopt(
+        &mut self,
+        world: &mut World,
+        plan: &Plan,
+        recorded: Vec<Option<Record>>,
+        after: After,
+        is_same: impl Fn(InstanceId) -> bool,
+    ) -> Vec<Instance> {
+        let (mut instances, mut adopted) = (Vec::new(), BTreeSet::new());
+        let runs = |record: &Option<Record>| record.as_ref().map_or(0, |record| record.instance.generation);
+        let runs: Vec<u64> = recorded.iter().map(runs).collect();
+        let places = (0..).map(InstanceId).zip(recorded);
+        let mut records: HashMap<_, _> =
+            places.filter_map(|(id, record)| record.map(|record| (record.name.clone(), (id, record)))).collect();
+        for id in plan.places() {
+            let generation = runs.get(id.index()).copied().unwrap_or(0);
+            let Some((place, Record { instance, process, .. })) = records.remove(&plan.spec(id).name) else {
+                instances.push(Instance::at_rest_after(generation, false));
+                continue;
+            };
+            // As text, for that is how it is kept.
+            let instance: Instance = serde_json::from_str(&serde_json::to_string(&instance).unwrap()).unwrap();
+            let may_live = place == id && (after == After::Supervisor || is_same(id));
+            let run = instance.state.run();
+            let mut goes_on = may_live && after == After::Supervisor;
+            match (run, process) {
+                (Some(run), Some(pid)) if may_live && world.processes.contains_key(&pid) => {
+                    adopted.insert(run);
+                    self.live(world, run, pid);
+                    goes_on = true;
+                }
+                (Some(run), Some(_)) if may_live => {
+                    self.inbox.push_back(Fact::Event(Event::Exited { run, exit: Exit::Unknown }));
+                }
+                (Some(run), None) if goes_on && instance.state.pid().is_some() => {
+                    self.inbox.push_back(Fact::Event(Event::Exited { run, exit: Exit::Unknown }));
+                }
+                (Some(run), None) if goes_on => {
+                    adopted.insert(run);
+                }
+                (Some(_) | None, _) => {}
+            }
+            let rests = Instance::at_rest_after(generation.max(instance.generation), instance.held);
+            instances.push(if goes_on { instance } else { rests });
+        }
+        for pid in Self::clear_leftovers(world, &adopted) {
+            self.wait_for(world, plan, &mut instances, pid);
+        }
+        instances
+    }
+
+    /// An instance of which something would not go waits for its end.
+    fn wait_for(&mut self, world: &mut World, plan: &Plan, instances: &mut [Instance], pid: u32) {
+        let (name, generation) = (world.processes[&pid].spec.name.clone(), world.processes[&pid].run.generation);
+        let Some(id) = plan.places().find(|id| plan.spec(*id).name == name) else { return world.is_left(pid) };
+        let (run, instance) = (Run { instance: id, generation }, &mut instances[id.index()]);
+        if instance.state.run() == Some(run) || instance.wait_for(run) {
+            world.renumber(pid, run);
+            self.live(world, run, pid);
+        }
     }
 
     /// The memory that both hold is complete before the keeper has it.
@@ -288,7 +295,7 @@ impl Supervisor {
     }
 
     fn step(&mut self, world: &mut World, event: Event) -> Result<Vec<Action>, Killed> {
-        world.tell(|| format!("supervisor {}: {event:?}", self.pid));
+        world.tell(|| format!("supervisor {}: {}", self.pid, in_brief(&event)));
         if let Event::Spawned { run, .. } | Event::NotSpawned { run, .. } | Event::Unborn { run } = &event {
             self.expected.remove(run);
         }
@@ -739,6 +746,25 @@ fn forsake(world: &mut World, before: Option<&Plan>, plan: &Plan) {
         let is_same = place == Some(process.run.instance)
             && before.is_some_and(|before| plan::is_same(before, plan, process.run.instance));
         process.is_forsaken |= !is_same;
+    }
+}
+
+/// A whole plan is too long to be told.
+fn in_brief(event: &Event) -> String {
+    match event {
+        Event::Request { id, request: Request::Apply { plan, heirs, .. } } => {
+            let names: Vec<_> = plan.ids().map(|place| format!("{place:?} {}", plan.spec(place).name)).collect();
+            let heirs: Vec<_> = heirs.iter().map(|(heir, holder)| format!("{heir} of {holder}")).collect();
+            format!("{id:?}: plan {} of {}; heirs: {}", plan.revision, names.join(", "), heirs.join(", "))
+        }
+        Event::Request { .. }
+        | Event::Spawned { .. }
+        | Event::NotSpawned { .. }
+        | Event::Unborn { .. }
+        | Event::Exited { .. }
+        | Event::Swept { .. }
+        | Event::Probed { .. }
+        | Event::DeadlinePassed => format!("{event:?}"),
     }
 }
 
