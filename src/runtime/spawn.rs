@@ -154,7 +154,7 @@ impl Spawner {
     /// Ends what earlier supervisors left of the runs that `is_left` names: nothing runs twice. Returns what would not go
     /// in time, each after the label of its run.
     #[must_use]
-    pub fn clear_leftovers(&self, is_left: impl Fn(&str) -> bool) -> Vec<(String, Tree)> {
+    pub fn clear_leftovers(&self, is_left: impl Fn(&str) -> bool) -> Vec<(String, Identity)> {
         let left = self.cgroups.as_ref().map_or(0, |cgroups| cgroups.clear(&is_left));
         if left > 0 {
             warn!("ended what earlier supervisors left in {left} cgroups of runs");
@@ -165,13 +165,12 @@ impl Spawner {
         let mut still_there: BTreeMap<_, _> = tree::labelled(&self.fleet).into_iter().collect();
         still_there.extend(self.cgroups.iter().flat_map(Cgroups::labelled));
         still_there.retain(|label, _| is_left(label));
-        let adopt = |(label, pid): (String, u32)| {
+        let identify = |(label, pid)| {
             let start_time = Process::read(pid).filter(Process::is_alive)?.start_time;
-            let tree = self.adopt(&label, Identity { pid, start_time }, 0)?;
             warn!("pid {pid} of run {label}, which an earlier supervisor left, does not go");
-            Some((label, tree))
+            Some((label, Identity { pid, start_time }))
         };
-        still_there.into_iter().filter_map(adopt).collect()
+        still_there.into_iter().filter_map(identify).collect()
     }
 
     /// Reaps children that are no run's first process: orphans of servers, which come to us as subreaper, or to the

@@ -16,7 +16,7 @@ use tracing::info;
 use super::care;
 use super::driver::label;
 use super::link::{Estate, KeeperLink, run_of};
-use super::records::{Record, Recorded, Records};
+use super::records::{Identity, Record, Recorded, Records};
 use super::spawn::Spawner;
 use super::tree::Tree;
 use crate::keeper::protocol::{Kept, Order};
@@ -185,8 +185,8 @@ impl Adopted {
             let rests = Instance::at_rest_after(generation.max(instance.generation), instance.held);
             adopted.instances.push(if goes_on { instance } else { rests });
         }
-        for (label, tree) in spawner.clear_leftovers(|run| !known.contains(run)) {
-            adopted.wait_for(plan, &label, tree);
+        for (label, process) in spawner.clear_leftovers(|run| !known.contains(run)) {
+            adopted.wait_for(plan, &label, process, spawner);
         }
         if !adopted.trees.is_empty() {
             info!("took over {} running processes", adopted.trees.len());
@@ -196,7 +196,7 @@ impl Adopted {
 
     /// An instance of which something would not go waits for its end, as after a stop: nothing runs twice. It may be the
     /// rest of a run that was being cleared.
-    fn wait_for(&mut self, plan: &Plan, label: &str, tree: Tree) {
+    fn wait_for(&mut self, plan: &Plan, label: &str, process: Identity, spawner: &Spawner) {
         let Some((name, generation)) = label.rsplit_once('-') else { return };
         let place = plan.places().find(|id| plan.spec(*id).name.as_str() == name);
         let (Some(id), Ok(generation)) = (place, generation.parse()) else { return };
@@ -204,7 +204,7 @@ impl Adopted {
         if let Some(instance) = self.instances.get_mut(id.index())
             && (instance.state.run() == Some(run) || instance.wait_for(run))
         {
-            self.trees.push((run, tree));
+            self.trees.extend(spawner.adopt(label, process, 0).map(|tree| (run, tree)));
         }
     }
 

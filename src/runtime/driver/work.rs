@@ -51,8 +51,10 @@ impl Driver {
             self.tools.spawner.is_settled();
             let Some(tree) = newborn else {
                 // It lived and is gone, and so is whoever could say how. What it left goes too: nobody could find it later.
-                for (_, left) in self.tools.spawner.clear_leftovers(|other| other == label) {
-                    self.live(run, left);
+                for (_, process) in self.tools.spawner.clear_leftovers(|other| other == label) {
+                    if let Some(tree) = self.tools.spawner.adopt(&label, process, output) {
+                        self.live(run, tree);
+                    }
                 }
                 let mut actions = self.step(Event::Spawned { run, pid });
                 actions.extend(self.step(Event::Exited { run, exit: Exit::Unknown }));

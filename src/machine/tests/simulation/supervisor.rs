@@ -751,21 +751,10 @@ fn forsake(world: &mut World, before: Option<&Plan>, plan: &Plan) {
 
 /// A whole plan is too long to be told.
 fn in_brief(event: &Event) -> String {
-    match event {
-        Event::Request { id, request: Request::Apply { plan, heirs, .. } } => {
-            let names: Vec<_> = plan.ids().map(|place| format!("{place:?} {}", plan.spec(place).name)).collect();
-            let heirs: Vec<_> = heirs.iter().map(|(heir, holder)| format!("{heir} of {holder}")).collect();
-            format!("{id:?}: plan {} of {}; heirs: {}", plan.revision, names.join(", "), heirs.join(", "))
-        }
-        Event::Request { .. }
-        | Event::Spawned { .. }
-        | Event::NotSpawned { .. }
-        | Event::Unborn { .. }
-        | Event::Exited { .. }
-        | Event::Swept { .. }
-        | Event::Probed { .. }
-        | Event::DeadlinePassed => format!("{event:?}"),
-    }
+    let Event::Request { id, request: Request::Apply { plan, heirs, .. } } = event else { return format!("{event:?}") };
+    let names: Vec<_> = plan.ids().map(|place| format!("{place:?} {}", plan.spec(place).name)).collect();
+    let heirs: Vec<_> = heirs.iter().map(|(heir, holder)| format!("{heir} of {holder}")).collect();
+    format!("{id:?}: plan {} of {}; heirs: {}", plan.revision, names.join(", "), heirs.join(", "))
 }
 
 fn nothing_to_give() -> Obstacle {
