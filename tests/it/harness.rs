@@ -234,6 +234,16 @@ impl Fleet {
     pub fn clean(&self, mut command: Command) -> Command {
         command.current_dir(self.folder()).env_clear().envs(self.environment.iter().map(|(k, v)| (k, v)));
         command.stdin(Stdio::null());
+        // A shell lets what it starts in the background ignore Ctrl-C, and so these tests, and all that they start.
+        // SAFETY: two system calls between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+                    nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl)?;
+                }
+                Ok(())
+            });
+        }
         command
     }
 
