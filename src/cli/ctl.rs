@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::os::fd::AsFd;
 
 use super::args::{Down, Names, Start, Status, Waiting, Why};
@@ -19,6 +18,7 @@ use crate::model::{Goal, InstanceId, InstanceName, Phase, in_words};
 use crate::plan::spec::Spec;
 use crate::plan::{self, Plan};
 use crate::runtime::home::Home;
+use crate::runtime::processes::pidfd_of;
 use crate::view::snapshot::{FleetStatus, InstanceStatus, Outcome};
 use crate::view::table;
 
@@ -47,8 +47,7 @@ pub fn down(fleet: &Fleet, arguments: &Down) -> Result<ExitCode, Failure> {
 /// When the supervisor breaks off.
 pub fn bring_down(client: &Client, now: bool) -> Result<u8, Failure> {
     let status = client.status()?;
-    let keeper = i32::try_from(status.keeper_pid).ok().and_then(Pid::from_raw);
-    let keeper = keeper.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    let keeper = pidfd_of(status.keeper_pid).ok();
     show_progress(client, None);
     let outcome: Outcome = client.post("/v1/down", &DownRequest { now })?;
     report::troubles(&outcome.troubles);

@@ -19,8 +19,8 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{ForkResult, pipe2};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::processes::pidfd_of;
 use super::records::BirthPlace;
 
 /// What to become.
@@ -193,11 +193,9 @@ fn fork(prepared: &Prepared) -> io::Result<Newborn> {
     // SAFETY: the child makes only system calls before it execs or ends.
     let pid = match unsafe { nix::unistd::fork() }? {
         ForkResult::Child => become_program(prepared),
-        ForkResult::Parent { child } => child.as_raw(),
+        ForkResult::Parent { child } => child.as_raw().unsigned_abs(),
     };
-    let number = Pid::from_raw(pid).ok_or_else(|| io::Error::other("no pid"))?;
-    let pidfd = pidfd_open(number, PidfdFlags::empty())?;
-    Ok(Newborn { pid: pid.unsigned_abs(), pidfd, is_in_cgroup: false })
+    Ok(Newborn { pid, pidfd: pidfd_of(pid)?, is_in_cgroup: false })
 }
 
 /// In the child: never returns, never allocates, never locks.

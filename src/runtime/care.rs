@@ -17,8 +17,8 @@ use tracing::warn;
 
 use super::driver::Tools;
 use super::lane;
-use super::link::{KeeperLink, Log, path_of, pidfd_of, slot};
-use super::processes::ended;
+use super::link::{KeeperLink, Log, path_of, slot};
+use super::processes::{ended, pidfd_of};
 use crate::keeper::journal::{self, LogHealth, Trouble};
 use crate::model::InstanceId;
 use crate::plan::Plan;

@@ -9,9 +9,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Signal, pidfd_send_signal};
 
 use super::kernel::old_kernel;
+use super::processes::pidfd_of;
 
 /// How often, and how many milliseconds each time, the end of killed processes is waited for.
 const LOOKS: u32 = 30;
@@ -147,7 +148,8 @@ impl Cgroup {
     fn kill_one_by_one(&self) {
         let _ = self.write("cgroup.freeze", b"1");
         for _ in 0..ROUNDS {
-            let pinned: Vec<_> = self.processes().into_iter().filter_map(|pid| Some((pid, pin(pid)?))).collect();
+            let pinned: Vec<_> =
+                self.processes().into_iter().filter_map(|pid| Some((pid, pidfd_of(pid).ok()?))).collect();
             // Whoever is listed after it was pinned is the process that was pinned, not one that has its number now.
             let listed = self.processes();
             if listed.is_empty() {
@@ -180,10 +182,6 @@ impl Cgroup {
     pub fn remove(&self) {
         remove_beneath(&self.path);
     }
-}
-
-fn pin(pid: u32) -> Option<OwnedFd> {
-    pidfd_open(Pid::from_raw(i32::try_from(pid).ok()?)?, PidfdFlags::empty()).ok()
 }
 
 fn collect(path: &Path, found: &mut Vec<u32>) {

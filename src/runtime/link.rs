@@ -23,11 +23,11 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::time::TimeVal;
 use nix::unistd::{pipe2, setsid};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::lane::open_fifo;
+use super::processes::pidfd_of;
 use super::spawn::{MARKER, Spawner};
 use crate::keeper::protocol::{Kept, MAX_ORDER, Order};
 use crate::keeper::table::Table;
@@ -430,15 +430,6 @@ fn close_all_on_exec() -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A handle to a process that goes on meaning it.
-///
-/// # Errors
-/// When there is none.
-pub fn pidfd_of(pid: u32) -> io::Result<OwnedFd> {
-    let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| io::Error::other("no pid"))?;
-    Ok(pidfd_open(number, PidfdFlags::empty())?)
 }
 
 /// Orders wait for a keeper that is busy, not for one that is stopped.

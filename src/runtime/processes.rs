@@ -7,11 +7,44 @@ use std::os::unix::fs::MetadataExt;
 
 use nix::libc;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::kernel::old_kernel;
 use crate::model::{Exit, Signal};
+
+/// One process of this boot, whatever its number means later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its number.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot.
+    pub start_time: u64,
+}
+
+impl Identity {
+    /// The process, alive or not yet reaped; `None` if it is gone, or if its number means another one by now.
+    #[must_use]
+    pub fn process(self) -> Option<Process> {
+        Process::read(self.pid).filter(|process| process.identity() == self)
+    }
+
+    /// Whether it is there and runs.
+    #[must_use]
+    pub fn lives(self) -> bool {
+        self.process().is_some_and(|process| process.is_alive())
+    }
+}
+
+/// A handle to a process that goes on meaning it.
+///
+/// # Errors
+/// When there is none.
+pub fn pidfd_of(pid: u32) -> io::Result<OwnedFd> {
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| io::Error::other("no pid"))?;
+    Ok(pidfd_open(number, PidfdFlags::empty())?)
+}
 
 /// One process, as `/proc/PID/stat` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +80,12 @@ impl Process {
         Some(Self { pid, parent, group, session, state, start_time })
     }
 
+    /// What it is told by from others of its number.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        Identity { pid: self.pid, start_time: self.start_time }
+    }
+
     /// Whether it has ended and waits for its parent to take note.
     #[must_use]
     pub fn is_zombie(&self) -> bool {
@@ -62,9 +101,8 @@ impl Process {
     /// A handle that goes on meaning this process; `None` if it is gone or its number belongs to another by now.
     #[must_use]
     pub fn pin(&self) -> Option<OwnedFd> {
-        let pidfd = pidfd_open(Pid::from_raw(i32::try_from(self.pid).ok()?)?, PidfdFlags::empty()).ok()?;
-        let still = Self::read(self.pid)?;
-        (still.start_time == self.start_time).then_some(pidfd)
+        let pidfd = pidfd_of(self.pid).ok()?;
+        self.identity().process().map(|_| pidfd)
     }
 }
 
@@ -81,12 +119,13 @@ pub async fn ended(pidfd: OwnedFd) -> io::Result<()> {
 /// How a process ended that is not our child: by what the kernel still shows of it. Its `pidfd` was opened while it
 /// lived, or while its number was known to be its own.
 #[must_use]
-pub fn exit_of_stranger(pid: u32, start_time: u64, pidfd: BorrowedFd<'_>) -> Exit {
+pub fn exit_of_stranger(identity: Identity, pidfd: BorrowedFd<'_>) -> Exit {
+    let pid = identity.pid;
     // The zombie's status is the field 52 of its `stat`; the kernel shows it to the same user and to root, a zero to others.
     let shown = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let me = nix::unistd::geteuid().as_raw();
     let may_see = me == 0 || fs::metadata(format!("/proc/{pid}")).is_ok_and(|metadata| metadata.uid() == me);
-    let is_it = Process::parse(pid, &shown).is_some_and(|p| p.start_time == start_time && p.is_zombie());
+    let is_it = Process::parse(pid, &shown).is_some_and(|p| p.identity() == identity && p.is_zombie());
     let status = shown.split_ascii_whitespace().next_back().and_then(|status| status.parse().ok());
     if let (true, true, Some(status)) = (may_see, is_it, status) {
         return from_wait_status(status);

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::processes::Process;
+use super::processes::Identity;
 use crate::machine::{Instance, Memory};
 use crate::model::{InstanceId, InstanceName, Run};
 
@@ -65,15 +65,6 @@ impl Place {
 
 /// What one step changes.
 type Changes = BTreeMap<Place, Vec<u8>>;
-
-/// One process of this boot, whatever its number means later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
-    /// Its number.
-    pub pid: u32,
-    /// When it started, in clock ticks since boot.
-    pub start_time: u64,
-}
 
 /// What is known of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -220,9 +211,8 @@ pub fn living(file: &File) -> Vec<(InstanceName, u32)> {
     let recorded = read(file);
     let records = recorded.instances.into_iter().flatten().filter(|_| recorded.is_of_this_boot);
     let living = records.filter_map(|record| {
-        let Identity { pid, start_time } = record.process?;
-        let lives = Process::read(pid).is_some_and(|process| process.start_time == start_time && process.is_alive());
-        lives.then_some((record.name, pid))
+        let process = record.process.filter(|process| process.lives())?;
+        Some((record.name, process.pid))
     });
     living.collect()
 }

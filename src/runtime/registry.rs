@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::home::Home;
-use super::processes::Process;
+use super::processes::{Identity, Process};
 use super::records::{FNV_BASIS, fnv};
 use crate::plan::{self, Collision, Foreign, Plan};
 
@@ -43,8 +43,7 @@ impl Entry {
     }
 
     fn supervisor_lives(&self) -> bool {
-        Process::read(self.supervisor)
-            .is_some_and(|process| process.start_time == self.start_time && process.is_alive())
+        Identity { pid: self.supervisor, start_time: self.start_time }.lives()
     }
 }
 

@@ -22,8 +22,8 @@ use super::birth::{Program, give_birth};
 use super::cgroup::{Cgroup, Cgroups};
 use super::link::KeeperLink;
 use super::look;
-use super::processes::{self, Process};
-use super::records::{BirthPlace, Identity};
+use super::processes::{self, Identity, Process};
+use super::records::BirthPlace;
 use super::tree::{self, Tree};
 use crate::machine::Obstacle;
 
@@ -148,7 +148,7 @@ impl Spawner {
             || processes::was_started_with(pid, |entry| entry == marker.as_bytes())
             // It has not become its program yet, and its parents are dead.
             || processes::holds_pipe(pid, output);
-        is_ours.then(|| self.adopt(label, Identity { pid, start_time: process.start_time }, output))?
+        is_ours.then(|| self.adopt(label, process.identity(), output))?
     }
 
     /// Ends what earlier supervisors left of the runs that `is_left` names: nothing runs twice. Returns what would not go
@@ -166,9 +166,9 @@ impl Spawner {
         still_there.extend(self.cgroups.iter().flat_map(Cgroups::labelled));
         still_there.retain(|label, _| is_left(label));
         let identify = |(label, pid)| {
-            let start_time = Process::read(pid).filter(Process::is_alive)?.start_time;
+            let process = Process::read(pid).filter(Process::is_alive)?;
             warn!("pid {pid} of run {label}, which an earlier supervisor left, does not go");
-            Some((label, Identity { pid, start_time }))
+            Some((label, process.identity()))
         };
         still_there.into_iter().filter_map(identify).collect()
     }

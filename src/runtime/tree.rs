@@ -25,8 +25,7 @@ use tokio::time::sleep;
 use super::birth::Newborn;
 use super::cgroup::Cgroup;
 use super::memory;
-use super::processes::{self, Process};
-use super::records::Identity;
+use super::processes::{self, Identity, Process};
 use super::spawn::{MARKER, Spawner};
 use crate::machine::Survivor;
 use crate::model::{Exit, Signal};
@@ -64,8 +63,7 @@ impl Tree {
     /// Of a process that an earlier supervisor made, alive or not yet reaped. `None` if it is gone, or if its number
     /// means another process by now.
     pub(super) fn adopt(identity: Identity, marker: String, cgroup: Option<Cgroup>, output: u64) -> Option<Self> {
-        let process = Process::read(identity.pid).filter(|process| process.start_time == identity.start_time)?;
-        Some(Self::of(identity, process.pin()?, marker, cgroup, output))
+        Some(Self::of(identity, identity.process()?.pin()?, marker, cgroup, output))
     }
 
     fn of(identity: Identity, pidfd: OwnedFd, marker: String, cgroup: Option<Cgroup>, output: u64) -> Self {
@@ -100,7 +98,7 @@ impl Tree {
             Ok(WaitStatus::Signaled(_, signal, core)) => {
                 Exit::Signal { signal: Signal::from_number(signal as i32), core }
             }
-            Err(Errno::ECHILD) => processes::exit_of_stranger(self.pid(), self.identity.start_time, self.pidfd.as_fd()),
+            Err(Errno::ECHILD) => processes::exit_of_stranger(self.identity, self.pidfd.as_fd()),
             _ => Exit::Unknown,
         };
         match exit {
@@ -234,7 +232,7 @@ impl Tree {
     fn reap(&self, spawner: &Spawner) {
         let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
         // Alive, or a zombie: the number is its own. Gone without us (nobody that we know was its parent): it may not be.
-        let is_kept = Process::read(self.pid()).is_some_and(|process| process.start_time == self.identity.start_time);
+        let is_kept = self.identity.process().is_some();
         if is_kept {
             let _ = killpg(self.group(), Number::SIGKILL);
         } else {

@@ -21,7 +21,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg, sigprocmask};
 use nix::unistd::{Pid, execve};
 
-use super::link::pidfd_of;
+use super::processes::pidfd_of;
 use super::spawn::Spawner;
 use crate::keeper::protocol::{Kept, Order};
 use crate::keeper::table::Table;

@@ -14,8 +14,8 @@ use crate::keeper::protocol::{Kept, news};
 use crate::model::InstanceId;
 use crate::runtime::care;
 use crate::runtime::clock::pause;
-use crate::runtime::link::{Log, News, pidfd_of};
-use crate::runtime::processes::ended;
+use crate::runtime::link::{Log, News};
+use crate::runtime::processes::{ended, pidfd_of};
 use crate::runtime::upgrade;
 
 /// From one try to start a keeper to the next.
