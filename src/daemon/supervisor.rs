@@ -82,8 +82,8 @@ fn set_up(inheritance: Inheritance, is_first: bool) -> Result<Supervisor, String
     let _ = nix::sys::prctl::set_name(c"laneway");
     nix::sys::prctl::set_child_subreaper(true).map_err(|error| format!("cannot become a subreaper: {error}"))?;
     let mut launch = read_launch(&inheritance).map_err(|error| format!("the launch cannot be read: {error}"))?;
-    let left = inheritance.estate.get(&Kept::Records.number()).and_then(|left| left.try_clone().ok());
-    let revision = left.map_or(0, |left| runtime::records::read(&File::from(left)).memory.revision());
+    let left = inheritance.estate.get(&Kept::Records).and_then(|left| left.try_clone().ok());
+    let revision = left.map_or(0, |left| runtime::records::read_memory(&File::from(left)).revision());
     // A file that was broken meanwhile never disturbs what runs.
     let plan = match launch.take_plan(revision) {
         Some(plan) => plan,
@@ -288,6 +288,6 @@ fn pid_of(pidfd: &OwnedFd) -> Option<u32> {
 }
 
 fn read_launch(inheritance: &Inheritance) -> io::Result<Launch> {
-    let left = inheritance.estate.get(&Kept::Launch.number());
+    let left = inheritance.estate.get(&Kept::Launch);
     Launch::read(left.ok_or_else(|| io::Error::other("there is none"))?.try_clone()?)
 }

@@ -30,7 +30,7 @@ pub mod news {
 }
 
 /// Something that both processes hold, so that it outlives either of them. The keeper knows what it uses itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kept {
     /// The lock of the fleet: free when both are gone.
     Lock,

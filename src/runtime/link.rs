@@ -38,7 +38,7 @@ use crate::plan::spec::Spec;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What this process was left with, and leaves to whoever comes after it.
-pub type Estate = BTreeMap<u8, OwnedFd>;
+pub type Estate = BTreeMap<Kept, OwnedFd>;
 
 /// The link.
 #[derive(Debug)]
@@ -213,19 +213,19 @@ impl KeeperLink {
     pub fn keep(&self, what: Kept, descriptor: OwnedFd) -> io::Result<()> {
         let mut told = self.told();
         let sent = told.send(&Order::Keep(what), Some(descriptor.as_fd()));
-        told.estate.insert(what.number(), descriptor);
+        told.estate.insert(what, descriptor);
         sent
     }
 
     /// One of the descriptors that both hold.
     #[must_use]
     pub fn kept(&self, what: Kept) -> Option<OwnedFd> {
-        self.told().estate.get(&what.number())?.try_clone().ok()
+        self.told().estate.get(&what)?.try_clone().ok()
     }
 
     /// Leaves it to nobody any more.
     pub fn forget(&self, what: Kept) {
-        self.told().estate.remove(&what.number());
+        self.told().estate.remove(&what);
     }
 
     /// The exit of this child of the keeper was taken note of.
@@ -304,10 +304,8 @@ impl KeeperLink {
 impl Told {
     /// What every successor gets: the estate, the pipes, the link, and a handle to the other one.
     fn leave(&self, table: &mut Table, link: &OwnedFd, peer: &OwnedFd) -> io::Result<()> {
-        for (number, descriptor) in &self.estate {
-            if let Some(what) = Kept::from_number(*number).filter(|what| *what != Kept::Ready) {
-                table.add(&Order::Keep(what), descriptor.as_fd())?;
-            }
+        for (what, descriptor) in &self.estate {
+            table.add(&Order::Keep(*what), descriptor.as_fd())?;
         }
         table.add(&Order::Link, link.as_fd())?;
         table.add(&Order::Peer, peer.as_fd())?;

@@ -205,6 +205,12 @@ pub fn read(file: &File) -> Recorded {
     }
 }
 
+/// What stands there of the fleet alone.
+#[must_use]
+pub fn read_memory(file: &File) -> Memory {
+    Head::read(file).and_then(|head| newest(file, FLEET, &head)).unwrap_or_default()
+}
+
 /// The instances whose processes live, by the word of a file of records, with their first processes.
 #[must_use]
 pub fn living(file: &File) -> Vec<(InstanceName, u32)> {

@@ -51,7 +51,7 @@ impl Inheritance {
         let (mut link, mut keeper, mut distrust) = (None, None, false);
         table::inherit(number, |order, descriptor| match (order, descriptor) {
             (Order::Keep(what), Some(kept)) => {
-                estate.insert(what.number(), kept);
+                estate.insert(what, kept);
             }
             (Order::Link, socket) => link = socket,
             (Order::Peer, pidfd) => keeper = pidfd,
@@ -79,7 +79,7 @@ impl Inheritance {
 
     /// Takes one of the descriptors that both hold out of the estate.
     pub fn remove(&mut self, what: Kept) -> Option<OwnedFd> {
-        self.estate.remove(&what.number())
+        self.estate.remove(&what)
     }
 }
 
