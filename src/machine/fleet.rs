@@ -165,6 +165,18 @@ impl Fleet {
         }
     }
 
+    /// Whether `memory` is what to keep, so that it need not be copied at each step to see that nothing changed.
+    #[must_use]
+    pub fn is_kept_in(&self, memory: &Memory) -> bool {
+        let Memory { wishes, answered, ending, brake_full_at, revision, predecessors } = memory;
+        *wishes == self.wishes
+            && *answered == self.answered
+            && *ending == self.ending
+            && *brake_full_at == self.brake.full_at()
+            && *revision == self.plan.revision
+            && *predecessors == self.predecessors
+    }
+
     /// The instances that changed since the last call: their records have to be written before the orders of the step
     /// are carried out.
     pub fn take_unsaved(&mut self) -> BTreeSet<InstanceId> {

@@ -360,18 +360,16 @@ impl Driver {
     /// knows what may be under way.
     fn save(&mut self) {
         let changed: Vec<_> = self.fleet.take_unsaved().into_iter().map(|id| (id, self.record(id))).collect();
-        let memory = self.fleet.memory();
-        let is_other = memory != self.memory;
-        self.records.save(&changed, is_other.then_some(&memory));
-        self.memory = memory;
+        let is_other = !self.fleet.is_kept_in(&self.memory);
+        if is_other {
+            self.memory = self.fleet.memory();
+        }
+        self.records.save(&changed, is_other.then_some(&self.memory));
     }
 
     fn record(&self, id: InstanceId) -> Record {
-        let instance = self.fleet.instance(id).clone();
-        let run = instance.state.run();
-        let process = run.and_then(|run| self.trees.get(&run)).map(|living| living.tree.identity());
-        let output = run.and_then(|run| self.tools.keeper.output_of(run));
-        Record { name: self.fleet.plan().spec(id).name.clone(), instance, process, output }
+        let process = |run| self.trees.get(&run).map(|living| living.tree.identity());
+        Record::of(self.fleet.plan(), id, self.fleet.instance(id), &self.tools.keeper, process)
     }
 
     /// Carries orders out; returns whether the last of them was to end.

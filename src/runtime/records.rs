@@ -20,9 +20,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::link::KeeperLink;
 use super::processes::Identity;
 use crate::machine::{Instance, Memory};
 use crate::model::{InstanceId, InstanceName, Run};
+use crate::plan::Plan;
 
 /// The first bytes, with the version of the layout.
 const MAGIC: &[u8; 16] = b"laneway records2";
@@ -77,6 +79,26 @@ pub struct Record {
     pub process: Option<Identity>,
     /// The inode of the pipe that its run writes into.
     pub output: Option<u64>,
+}
+
+impl Record {
+    /// Of the instance at this place, and of its run as the keeper reads it and as it lives.
+    #[must_use]
+    pub fn of(
+        plan: &Plan,
+        id: InstanceId,
+        instance: &Instance,
+        keeper: &KeeperLink,
+        process: impl FnOnce(Run) -> Option<Identity>,
+    ) -> Self {
+        let run = instance.state.run();
+        Self {
+            name: plan.spec(id).name.clone(),
+            instance: instance.clone(),
+            process: run.and_then(process),
+            output: run.and_then(|run| keeper.output_of(run)),
+        }
+    }
 }
 
 /// Everything that was recorded.

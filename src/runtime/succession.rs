@@ -211,17 +211,8 @@ impl Adopted {
 
     /// Records what goes on, so that whoever succeeds this supervisor finds all of it.
     pub fn record(&self, plan: &Plan, keeper: &KeeperLink, records: &mut Records) {
-        let record = |(id, instance): (InstanceId, &Instance)| {
-            let run = instance.state.run();
-            let tree = self.trees.iter().find(|(of, _)| Some(*of) == run);
-            let record = Record {
-                name: plan.spec(id).name.clone(),
-                instance: instance.clone(),
-                process: tree.map(|(_, tree)| tree.identity()),
-                output: run.and_then(|run| keeper.output_of(run)),
-            };
-            (id, record)
-        };
+        let living: HashMap<_, _> = self.trees.iter().map(|(run, tree)| (*run, tree.identity())).collect();
+        let record = |(id, instance)| (id, Record::of(plan, id, instance, keeper, |run| living.get(&run).copied()));
         let all: Vec<_> = plan.places().zip(&self.instances).map(record).collect();
         records.save(&all, Some(&self.memory));
     }
