@@ -75,14 +75,7 @@ impl Home {
     /// # Errors
     /// When the file cannot be opened or locked at all.
     pub fn lock(&self) -> io::Result<Option<OwnedFd>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
-            .open(self.directory.join("lock"))?;
+        let file = self.lasting("lock")?;
         match file.try_lock() {
             Ok(()) => Ok(Some(file.into())),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -145,6 +138,11 @@ impl Home {
     /// # Errors
     /// The system's.
     pub fn records(&self) -> io::Result<File> {
+        self.lasting("records")
+    }
+
+    /// A file that stays the same one from its first use on, to read and to write.
+    fn lasting(&self, name: &str) -> io::Result<File> {
         OpenOptions::new()
             .read(true)
             .write(true)
@@ -152,7 +150,7 @@ impl Home {
             .truncate(false)
             .mode(0o600)
             .custom_flags(O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
-            .open(self.directory.join("records"))
+            .open(self.directory.join(name))
     }
 
     /// Where a client names the binary that the supervisor shall become.
