@@ -116,11 +116,7 @@ impl Keeper {
 
     /// Starts a supervisor, and leaves it everything that it may need.
     pub fn start_supervisor(&mut self, epoll: &Epoll) -> io::Result<()> {
-        let mut table = Table::new()?;
-        let is_left = |kept: &Kept| *kept != Kept::Binary;
-        for (what, kept) in Kept::all().filter(is_left).filter_map(|what| Some((what, self.kept(what)?))) {
-            table.add(&Order::Keep(what), kept)?;
-        }
+        let mut table = self.table_of_kept()?;
         for stream in self.streams.all() {
             let slot = stream.log.checked_sub(1);
             if let (Kind::Run(generation), Some(slot)) = (stream.kind, slot) {
@@ -144,6 +140,16 @@ impl Keeper {
         Ok(())
     }
 
+    /// What every process that follows is left; the binary that this one is to become is for nobody else.
+    fn table_of_kept(&self) -> io::Result<Table> {
+        let mut table = Table::new()?;
+        let is_left = |kept: &Kept| *kept != Kept::Binary;
+        for (what, kept) in Kept::all().filter(is_left).filter_map(|what| Some((what, self.kept(what)?))) {
+            table.add(&Order::Keep(what), kept)?;
+        }
+        Ok(table)
+    }
+
     /// Becomes the program `Kept::Binary`. Returns why not.
     pub fn become_program(&mut self) -> io::Error {
         // A thread that hangs would let the exec hang.
@@ -160,11 +166,7 @@ impl Keeper {
 
     /// Everything, for a keeper that goes on where this one is.
     fn table_of_all(&self, supervisor: &Supervisor) -> io::Result<Table> {
-        let mut table = Table::new()?;
-        let is_left = |kept: &Kept| *kept != Kept::Binary;
-        for (what, kept) in Kept::all().filter(is_left).filter_map(|what| Some((what, self.kept(what)?))) {
-            table.add(&Order::Keep(what), kept)?;
-        }
+        let mut table = self.table_of_kept()?;
         for (log, file) in self.logs.declared() {
             if let Some(slot) = log.checked_sub(1) {
                 let (max_size, max_files) = file.limits();
