@@ -1,7 +1,6 @@
 //! Starting a pair: what a client hands to the keeper, and how it hears that the supervisor is ready.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,13 +10,13 @@ use std::process::Command;
 
 use nix::fcntl::OFlag;
 use nix::libc::{O_CLOEXEC, O_DIRECTORY};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::pipe2;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Source;
+use crate::keeper::memory;
 use crate::keeper::protocol::{Kept, Order};
 use crate::keeper::table::Table;
 use crate::plan::Plan;
@@ -96,7 +95,7 @@ impl Launch {
     /// # Errors
     /// When memory is full.
     pub fn to_memory(&self) -> io::Result<OwnedFd> {
-        let mut text = File::from(memfd_create(CString::default().as_c_str(), MFdFlags::MFD_CLOEXEC)?);
+        let mut text = File::from(memory::create(c"laneway-launch", 0)?);
         text.write_all(&serde_json::to_vec(self)?)?;
         Ok(text.into())
     }

@@ -26,8 +26,11 @@ unsafe impl Send for Memory {}
 // SAFETY: as above.
 unsafe impl Sync for Memory {}
 
-/// A memfd of `length` bytes, all zero and none of them used yet.
-pub(super) fn create(name: &CStr, length: usize) -> io::Result<OwnedFd> {
+/// A memfd of `length` bytes, all zero and none of them used yet; `name` is what people see of it in `/proc`.
+///
+/// # Errors
+/// When there is no memory or no descriptor.
+pub fn create(name: &CStr, length: usize) -> io::Result<OwnedFd> {
     let file = memfd_create(name, MFdFlags::MFD_CLOEXEC)?;
     ftruncate(&file, i64::try_from(length).unwrap_or(i64::MAX))?;
     Ok(file)

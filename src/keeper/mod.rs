@@ -17,7 +17,7 @@ mod index;
 pub mod journal;
 mod log;
 mod logs;
-mod memory;
+pub mod memory;
 mod names;
 mod orders;
 pub mod protocol;

@@ -3,14 +3,13 @@
 //! The table is a memfd of orders, each with the number of the descriptor that belongs to it. Whoever starts the next
 //! process writes it before; so the successor is complete before it exists, and its maker may die at once.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use super::memory;
 use super::protocol::{MAX_ORDER, Order};
 
 /// The first bytes of a table, with the version of its format.
@@ -31,7 +30,7 @@ impl Table {
     /// # Errors
     /// When the system has no descriptor to give.
     pub fn new() -> io::Result<Self> {
-        let file = File::from(memfd_create(CString::default().as_c_str(), MFdFlags::MFD_CLOEXEC)?);
+        let file = File::from(memory::create(c"laneway-table", 0)?);
         let mut table = Self { passed: vec![file.as_raw_fd()], file };
         table.file.write_all(MAGIC)?;
         Ok(table)

@@ -10,7 +10,8 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use nix::libc::O_NOFOLLOW;
-use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::keeper::memory;
 
 /// Compresses the rotated files of the log at `path` (`.../name.log`) up to number `last`. Never two processes at a time
 /// in one folder: a second one waits.
@@ -79,7 +80,7 @@ pub fn open(path: &Path) -> io::Result<File> {
         opened => return opened,
     };
     let Ok(file) = File::open(compressed(path)) else { return Err(missing) };
-    let mut plain = File::from(memfd_create(c"laneway-log", MFdFlags::MFD_CLOEXEC)?);
+    let mut plain = File::from(memory::create(c"laneway-log", 0)?);
     io::copy(&mut GzDecoder::new(BufReader::new(file)), &mut plain)?;
     io::Seek::rewind(&mut plain)?;
     Ok(plain)

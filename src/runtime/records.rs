@@ -7,14 +7,12 @@
 //! Knows the layout; the driver decides what is written.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -22,6 +20,7 @@ use tracing::warn;
 
 use super::link::KeeperLink;
 use super::processes::Identity;
+use crate::keeper::memory;
 use crate::machine::{Instance, Memory};
 use crate::model::{InstanceId, InstanceName, Run};
 use crate::plan::Plan;
@@ -135,7 +134,7 @@ impl Records {
     /// # Errors
     /// When the system has no memory or no thread to give.
     pub fn new(disk: Option<File>) -> io::Result<Self> {
-        let memory = File::from(memfd_create(CString::default().as_c_str(), MFdFlags::MFD_CLOEXEC)?);
+        let memory = File::from(memory::create(c"laneway-records", 0)?);
         Ok(Self { memory: Book::open(memory)?, mirror: disk.map(Mirror::start).transpose()? })
     }
 
@@ -479,7 +478,7 @@ mod tests {
     const B: InstanceId = InstanceId(1);
 
     fn disk() -> File {
-        File::from(memfd_create(CString::default().as_c_str(), MFdFlags::MFD_CLOEXEC).unwrap())
+        File::from(memory::create(c"laneway-records", 0).unwrap())
     }
 
     fn record(generation: u64) -> Record {

@@ -17,12 +17,12 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::{O_CLOEXEC, O_NONBLOCK};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg, sigprocmask};
 use nix::unistd::{Pid, execve};
 
 use super::processes::pidfd_of;
 use super::spawn::Spawner;
+use crate::keeper::memory;
 use crate::keeper::protocol::{Kept, Order};
 use crate::keeper::table::Table;
 
@@ -112,7 +112,7 @@ fn ask(binary: &File, launch: &OwnedFd, records: &OwnedFd, spawner: &Spawner) ->
 /// A program that nobody knows yet gets nothing that it could spoil.
 fn copy(memory: &OwnedFd) -> io::Result<OwnedFd> {
     let mut from = File::open(format!("/proc/self/fd/{}", memory.as_raw_fd()))?;
-    let mut to = File::from(memfd_create(CString::default().as_c_str(), MFdFlags::MFD_CLOEXEC)?);
+    let mut to = File::from(memory::create(c"laneway-copy", 0)?);
     io::copy(&mut from, &mut to)?;
     Ok(to.into())
 }
