@@ -26,6 +26,7 @@ use crate::runtime::registry::Registry;
 use crate::runtime::reload::Origin as _;
 use crate::runtime::spawn::{Original, Spawner};
 use crate::runtime::succession::{Adopted, After, Inheritance};
+use crate::runtime::threads::in_thread;
 use crate::runtime::tree;
 
 /// Ended as planned.
@@ -207,10 +208,8 @@ impl Supervisor {
         } else {
             // A disk that hangs must not keep the servers from their supervisor.
             let registered = Arc::clone(&plan);
-            let begun = std::thread::Builder::new().name("register".to_owned()).spawn(move || register(&registered));
-            if let Err(error) = begun {
-                warn!("this fleet cannot be registered anew: {error}");
-            }
+            let begun = in_thread("register", move || register(&registered));
+            begun.unwrap_or_else(|error| warn!("this fleet cannot be registered anew: {error}"));
         }
         let (driver, handle) =
             Driver::new(Arc::clone(&plan), Arc::new(origin), home.upgrade(), tools, records, adopted);

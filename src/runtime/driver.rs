@@ -11,7 +11,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -408,9 +407,4 @@ async fn heard(stream: &mut Stream) {
     if stream.recv().await.is_none() {
         std::future::pending::<()>().await;
     }
-}
-
-/// Does what may block. A disk that hangs keeps such a thread, and nobody else.
-fn in_thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
 }

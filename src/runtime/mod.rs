@@ -24,5 +24,6 @@ pub mod reload;
 pub mod sockets;
 pub mod spawn;
 pub mod succession;
+pub mod threads;
 pub mod tree;
 pub mod upgrade;

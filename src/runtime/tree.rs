@@ -27,6 +27,7 @@ use super::cgroup::Cgroup;
 use super::memory;
 use super::processes::{self, Identity, Process};
 use super::spawn::{MARKER, Spawner};
+use super::threads::in_thread;
 use crate::machine::Survivor;
 use crate::model::{Exit, Signal};
 
@@ -159,8 +160,10 @@ impl Tree {
         if self.cgroup.is_none() {
             let (tree, with) = (Arc::clone(self), spawner.clone());
             let (reply, cleared) = oneshot::channel();
-            let thread = std::thread::Builder::new().name("sweep".to_owned());
-            if thread.spawn(move || reply.send(tree.clear_once(&with))).is_ok()
+            let clearing = in_thread("sweep", move || {
+                let _ = reply.send(tree.clear_once(&with));
+            });
+            if clearing.is_ok()
                 && let Ok(left) = cleared.await
             {
                 return left;

@@ -9,13 +9,14 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use super::{Driver, Fact, in_thread};
+use super::{Driver, Fact};
 use crate::keeper::protocol::{Kept, news};
 use crate::model::InstanceId;
 use crate::runtime::care;
 use crate::runtime::clock::pause;
 use crate::runtime::link::{Log, News};
 use crate::runtime::processes::{ended, pidfd_of};
+use crate::runtime::threads::in_thread;
 use crate::runtime::upgrade;
 
 /// From one try to start a keeper to the next.

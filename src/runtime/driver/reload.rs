@@ -9,11 +9,12 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::told::DISK_PATIENCE;
-use super::{Driver, Fact, Reply, Waiting, in_thread};
+use super::{Driver, Fact, Reply, Waiting};
 use crate::machine::{Action, Event, Request, Standing, State, Wait};
 use crate::model::{InstanceId, InstanceName};
 use crate::plan::{self, Callers, Change, Plan};
 use crate::runtime::reload::{Asker, Refused, Reload, Resolved};
+use crate::runtime::threads::in_thread;
 use crate::view::snapshot::{Applied, Outcome};
 
 /// A plan that can take the place of the one that runs.
