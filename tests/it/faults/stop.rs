@@ -68,7 +68,7 @@ fn no_family_outlives_its_server() {
             all_go(way, words, asked);
         }
         // By number, who forks faster than processes can be looked at is caught only when he tires.
-        all_go(way, "", if way == Way::Sweep { &["/bomb?300:1000"] } else { &["/bomb?300:10"] });
+        all_go(way, "", if way == Way::Sweep { &["/bomb?300:1000"] } else { &["/bomb?60:30"] });
     });
 }
 
