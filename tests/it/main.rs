@@ -14,6 +14,7 @@ mod harness;
 mod api;
 mod apply;
 mod bad_input;
+mod docs;
 mod example;
 mod faults;
 mod fuzz_corpus;
