@@ -12,6 +12,7 @@ pub mod driver;
 mod durable;
 pub mod handle;
 pub mod home;
+mod http;
 pub mod kernel;
 pub mod lane;
 pub mod link;
