@@ -88,7 +88,7 @@ fn set_up(inheritance: Inheritance, is_first: bool) -> Result<Supervisor, String
     // A file that was broken meanwhile never disturbs what runs.
     let plan = match launch.take_plan(revision) {
         Some(plan) => plan,
-        None => first_plan(&launch)?,
+        None => first_plan(launch.resolved.take().ok_or("the launch holds no plan")?),
     };
     let home = Home::of(&plan.state_dir);
     let fleet = match launch.fleet.take() {
@@ -110,15 +110,14 @@ fn set_up(inheritance: Inheritance, is_first: bool) -> Result<Supervisor, String
     Ok(Supervisor { plan: Arc::new(plan), home, fleet, launch, inheritance })
 }
 
-/// What the file comes to. Where a fleet was left running, everybody stays at the place that the records go by.
-fn first_plan(launch: &Launch) -> Result<Plan, String> {
-    let plan = plan::resolve(&launch.source()).map_err(|problems| problems.to_string())?;
+/// Where a fleet was left running, everybody stays at the place that the records go by.
+fn first_plan(plan: Plan) -> Plan {
     let before = Home::of(&plan.state_dir).last_plan();
     let before = before.filter(|before| before.project == plan.project && before.namespace == plan.namespace);
-    Ok(match before {
+    match before {
         Some(before) => plan::merge(&before, plan, |_| true),
         None => plan,
-    })
+    }
 }
 
 /// Holds a plan against the other fleets of this user.
@@ -199,6 +198,7 @@ impl Supervisor {
             // The servers run, and need their supervisor more than clients need the plan.
             warn!("plan.json cannot be written, clients go by the plan before: {error}");
         }
+        drop(before);
         let origin = Launched { launch, home: home.clone(), link: Arc::clone(&link) };
         let kept = origin.keep(&plan, None);
         kept.and_then(|()| link.keep(Kept::Records, records.descriptor().try_clone_to_owned()?))
@@ -223,6 +223,12 @@ impl Supervisor {
             let _ = ready.write_all(READY.as_bytes());
         }
         tokio::spawn(upgrade_keeper(Arc::clone(&link)));
+        // What the start alone needed goes back to the system: else the allocator keeps it for years.
+        #[cfg(target_env = "gnu")]
+        // SAFETY: a plain call.
+        unsafe {
+            nix::libc::malloc_trim(0)
+        };
         let run = driver.run(keeper).await;
         // Whoever waits for an answer gets it before the socket goes.
         drop(ended);

@@ -161,10 +161,13 @@ impl Spawner {
         if left > 0 {
             warn!("ended what earlier supervisors left in {left} cgroups of runs");
         }
-        for survivor in tree::kill_leftovers(&self.fleet, &is_left) {
+        let ended = tree::kill_leftovers(&self.fleet, &is_left);
+        for survivor in &ended {
             warn!("ended pid {} ({}), which an earlier supervisor left", survivor.pid, survivor.command);
         }
-        let mut still_there: BTreeMap<_, _> = tree::labelled(&self.fleet).into_iter().collect();
+        // To look through all processes takes a while where there are many; where nobody was found, nobody is left.
+        let marked = if ended.is_empty() { Vec::new() } else { tree::labelled(&self.fleet) };
+        let mut still_there: BTreeMap<_, _> = marked.into_iter().collect();
         still_there.extend(self.cgroups.iter().flat_map(Cgroups::labelled));
         still_there.retain(|label, _| is_left(label));
         let identify = |(label, pid)| {
