@@ -13,6 +13,7 @@ use super::launch::{Launch, READY};
 use super::reload::{Launched, register};
 use crate::control;
 use crate::keeper::protocol::Kept;
+use crate::keeper::thrift;
 use crate::plan::{self, Plan};
 use crate::runtime;
 use crate::runtime::cgroup::Cgroups;
@@ -45,6 +46,7 @@ const DESCRIPTORS: (u64, u64) = (9, 128);
 #[must_use]
 pub fn run(number: RawFd) -> i32 {
     // Standard error is a pipe to the keeper. When that is dead, a complaint about it would be a panic.
+    thrift::share_free_memory();
     let log = tracing_subscriber::fmt().with_writer(io::stderr).log_internal_errors(false);
     log.with_ansi(false).with_target(false).init();
     let mut inheritance = match Inheritance::take(number) {
@@ -223,12 +225,7 @@ impl Supervisor {
             let _ = ready.write_all(READY.as_bytes());
         }
         tokio::spawn(upgrade_keeper(Arc::clone(&link)));
-        // What the start alone needed goes back to the system: else the allocator keeps it for years.
-        #[cfg(target_env = "gnu")]
-        // SAFETY: a plain call.
-        unsafe {
-            nix::libc::malloc_trim(0)
-        };
+        thrift::give_back();
         let run = driver.run(keeper).await;
         // Whoever waits for an answer gets it before the socket goes.
         drop(ended);
