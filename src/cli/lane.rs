@@ -74,7 +74,7 @@ pub fn exec(fleet: &Fleet, arguments: &Exec) -> Result<ExitCode, Failure> {
     let plan = fleet.running_plan_or_plan()?;
     let spec = single(&plan, &arguments.name)?;
     let failed = |error: lane::LaneError| Failure::failed(format!("the lane cannot be prepared: {error}"));
-    let mut environment = lane::prepare(spec).map_err(failed)?;
+    let mut environment = lane::prepare(spec, lane::at_once).map_err(failed)?;
     // The lane decides over the app, the terminal over how it looks.
     for name in ["TERM", "COLORTERM", "NO_COLOR", "COLUMNS", "LINES"] {
         if let Some(value) = std::env::var_os(name) {

@@ -97,7 +97,7 @@ pub fn preset(
 /// Makes sure that a supervisor runs this plan; whether this call started it.
 pub fn ensure(fleet: &Fleet, plan: &Plan, home: &Home) -> Result<bool, Failure> {
     let place = |error: std::io::Error| Failure::failed(format!("{}: {error}", home.directory().display()));
-    let launch = Launch::new(fleet.source());
+    let launch = Launch::new(fleet.source(), plan);
     // What laneway makes is for its user alone; servers get the caller's mask back.
     umask(Mode::from_bits_truncate(0o077));
     home.prepare().map_err(place)?;

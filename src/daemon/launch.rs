@@ -41,6 +41,9 @@ pub struct Launch {
     /// The name of the fleet in the markers of its processes, once it runs: somebody may delete the file that says it.
     #[serde(default)]
     pub fleet: Option<String>,
+    /// What the client read the file as, for the first supervisor: it need not read it again.
+    #[serde(default)]
+    pub resolved: Option<Plan>,
     /// The plan that runs, for the next supervisor: a file that was broken meanwhile never disturbs it.
     #[serde(default)]
     pub running: Option<Plan>,
@@ -64,9 +67,9 @@ pub enum LaunchError {
 }
 
 impl Launch {
-    /// From what a client was asked for, and what it was started with.
+    /// From what a client was asked for, what that came to, and what it was started with.
     #[must_use]
-    pub fn new(source: &Source) -> Self {
+    pub fn new(source: &Source, plan: &Plan) -> Self {
         let mask = umask(Mode::empty());
         umask(mask);
         Self {
@@ -77,6 +80,7 @@ impl Launch {
             descriptors: getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft),
             umask: mask.bits(),
             fleet: None,
+            resolved: Some(plan.clone()),
             running: None,
             next: None,
         }
@@ -176,7 +180,7 @@ mod tests {
         let scratch = Scratch::with("instances: {a: {command: [x]}}");
         let plan = crate::plan::resolve(&scratch.source()).unwrap();
         let launch = |next: Option<Plan>| {
-            let kept = Launch { running: Some(plan.clone()), next, ..Launch::new(&scratch.source()) };
+            let kept = Launch { running: Some(plan.clone()), next, ..Launch::new(&scratch.source(), &plan) };
             Launch::read(kept.to_memory().unwrap()).unwrap()
         };
         let next = Plan { revision: 1, ..plan.clone() };

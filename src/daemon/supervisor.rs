@@ -13,6 +13,7 @@ use super::launch::{Launch, READY};
 use super::reload::{Launched, register};
 use crate::control;
 use crate::keeper::protocol::Kept;
+use crate::keeper::thrift;
 use crate::plan::{self, Plan};
 use crate::runtime;
 use crate::runtime::cgroup::Cgroups;
@@ -45,6 +46,7 @@ const DESCRIPTORS: (u64, u64) = (9, 128);
 #[must_use]
 pub fn run(number: RawFd) -> i32 {
     // Standard error is a pipe to the keeper. When that is dead, a complaint about it would be a panic.
+    thrift::share_free_memory();
     let log = tracing_subscriber::fmt().with_writer(io::stderr).log_internal_errors(false);
     log.with_ansi(false).with_target(false).init();
     let mut inheritance = match Inheritance::take(number) {
@@ -88,7 +90,7 @@ fn set_up(inheritance: Inheritance, is_first: bool) -> Result<Supervisor, String
     // A file that was broken meanwhile never disturbs what runs.
     let plan = match launch.take_plan(revision) {
         Some(plan) => plan,
-        None => first_plan(&launch)?,
+        None => first_plan(launch.resolved.take().ok_or("the launch holds no plan")?),
     };
     let home = Home::of(&plan.state_dir);
     let fleet = match launch.fleet.take() {
@@ -110,15 +112,14 @@ fn set_up(inheritance: Inheritance, is_first: bool) -> Result<Supervisor, String
     Ok(Supervisor { plan: Arc::new(plan), home, fleet, launch, inheritance })
 }
 
-/// What the file comes to. Where a fleet was left running, everybody stays at the place that the records go by.
-fn first_plan(launch: &Launch) -> Result<Plan, String> {
-    let plan = plan::resolve(&launch.source()).map_err(|problems| problems.to_string())?;
+/// Where a fleet was left running, everybody stays at the place that the records go by.
+fn first_plan(plan: Plan) -> Plan {
     let before = Home::of(&plan.state_dir).last_plan();
     let before = before.filter(|before| before.project == plan.project && before.namespace == plan.namespace);
-    Ok(match before {
+    match before {
         Some(before) => plan::merge(&before, plan, |_| true),
         None => plan,
-    })
+    }
 }
 
 /// Holds a plan against the other fleets of this user.
@@ -199,6 +200,7 @@ impl Supervisor {
             // The servers run, and need their supervisor more than clients need the plan.
             warn!("plan.json cannot be written, clients go by the plan before: {error}");
         }
+        drop(before);
         let origin = Launched { launch, home: home.clone(), link: Arc::clone(&link) };
         let kept = origin.keep(&plan, None);
         kept.and_then(|()| link.keep(Kept::Records, records.descriptor().try_clone_to_owned()?))
@@ -223,6 +225,7 @@ impl Supervisor {
             let _ = ready.write_all(READY.as_bytes());
         }
         tokio::spawn(upgrade_keeper(Arc::clone(&link)));
+        thrift::give_back();
         let run = driver.run(keeper).await;
         // Whoever waits for an answer gets it before the socket goes.
         drop(ended);

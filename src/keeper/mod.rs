@@ -29,6 +29,7 @@ mod supervisor;
 pub mod table;
 #[cfg(test)]
 mod tests;
+pub mod thrift;
 mod writer;
 
 pub use index::{INDEX_RECORD, IndexRecord};

@@ -8,34 +8,33 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::{Mode, mkdirat};
 
+/// Neither its bytes nor its names are asked for: it is where others are reached from.
+const HELD: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+
+/// A directory that the user chose, and those beneath it that were reached so far. Beneath it no link is followed; the
+/// directory itself may be reached by links, and so may paths elsewhere: the user named them.
+#[derive(Debug)]
+pub struct Root<'a> {
+    path: &'a Path,
+    held: Vec<(PathBuf, Arc<OwnedFd>)>,
+}
+
 /// A directory that is held open, and a name in it.
 #[derive(Debug)]
 pub struct Place {
     /// Keeps `path` meaning the same.
-    _folder: OwnedFd,
+    _folder: Arc<OwnedFd>,
     path: PathBuf,
 }
 
 impl Place {
-    /// The place of `path`, whose directory is made as `directory` makes it.
-    ///
-    /// # Errors
-    /// As `directory`, and when `path` has no name.
-    pub fn of(root: &Path, path: &Path) -> io::Result<Self> {
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(io::Error::from(io::ErrorKind::InvalidInput));
-        };
-        let folder = directory(root, parent)?;
-        let path = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
-        Ok(Self { _folder: folder, path })
-    }
-
     /// A path that means it, whatever happens to its directory's own path. A link at the name itself is not looked at.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -43,29 +42,71 @@ impl Place {
     }
 }
 
-/// The directory `path`, which is made, for its user alone, where it is missing. Beneath `root` no link is followed.
-/// `root` itself may be reached by links, and so may a `path` elsewhere: the user named them.
-///
-/// # Errors
-/// Names a link on the way; else the system's.
-pub fn directory(root: &Path, path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let inside = path.strip_prefix(root).ok();
-    let chosen = if inside.is_some() { root } else { path };
-    DirBuilder::new().recursive(true).mode(0o700).create(chosen)?;
-    let mut reached = chosen.to_owned();
-    let mut directory = open(chosen, flags, Mode::empty())?;
-    for component in inside.into_iter().flat_map(Path::components) {
-        let Component::Normal(name) = component else { return Err(io::Error::from(io::ErrorKind::InvalidInput)) };
-        reached.push(name);
-        match mkdirat(&directory, name, Mode::S_IRWXU) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(error) => return Err(error.into()),
-        }
-        directory = openat(&directory, name, flags | OFlag::O_NOFOLLOW, Mode::empty())
-            .map_err(|error| in_the_way(&directory, name, &reached, error))?;
+impl<'a> Root<'a> {
+    /// The directory `path`, of which nothing was reached yet.
+    #[must_use]
+    pub fn new(path: &'a Path) -> Self {
+        Self { path, held: Vec::new() }
     }
-    Ok(directory)
+
+    /// The directory `path`, which is made, for its user alone, where it is missing.
+    ///
+    /// # Errors
+    /// Names a link on the way; else the system's.
+    pub fn directory(&mut self, path: &Path) -> io::Result<Arc<OwnedFd>> {
+        if let Some((_, held)) = self.held.iter().find(|(reached, _)| reached == path) {
+            return Ok(Arc::clone(held));
+        }
+        let directory = Arc::new(match path.strip_prefix(self.path) {
+            Ok(inside) if inside != Path::new("") => self.step(path)?,
+            _ => chosen(path)?,
+        });
+        self.held.push((path.to_owned(), Arc::clone(&directory)));
+        Ok(directory)
+    }
+
+    /// From the directory above to `path`.
+    fn step(&mut self, path: &Path) -> io::Result<OwnedFd> {
+        // `..` has no name; nobody is led out.
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        };
+        let above = self.directory(above)?;
+        let reach = || openat(&above, name, HELD | OFlag::O_NOFOLLOW, Mode::empty());
+        let reached = match reach() {
+            Err(Errno::ENOENT) => match mkdirat(&above, name, Mode::S_IRWXU) {
+                Ok(()) | Err(Errno::EEXIST) => reach(),
+                Err(error) => return Err(error.into()),
+            },
+            reached => reached,
+        };
+        reached.map_err(|error| in_the_way(&above, name, path, error))
+    }
+
+    /// The place of `path`, whose directory is made as `directory` makes it.
+    ///
+    /// # Errors
+    /// As `directory`, and when `path` has no name.
+    pub fn place(&mut self, path: &Path) -> io::Result<Place> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        };
+        let folder = self.directory(parent)?;
+        let path = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
+        Ok(Place { _folder: folder, path })
+    }
+}
+
+/// A directory by the path that the user gave.
+fn chosen(path: &Path) -> io::Result<OwnedFd> {
+    let reached = match open(path, HELD, Mode::empty()) {
+        Err(Errno::ENOENT) => {
+            DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+            open(path, HELD, Mode::empty())
+        }
+        reached => reached,
+    };
+    reached.map_err(Into::into)
 }
 
 fn in_the_way(directory: impl AsFd, name: &OsStr, reached: &Path, error: Errno) -> io::Error {

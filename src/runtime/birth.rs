@@ -1,25 +1,24 @@
 //! From nothing to a running program: clone, set up, exec. Between the two only system calls on what was prepared before.
 //!
-//! `clone3` puts the child into its cgroup at birth. Moving a living process there instead (writing to `cgroup.procs`)
-//! waits for every processor: 19 ms measured, a whole start of a small server takes 1.
+//! The child borrows this process's memory until it execs, and the thread that makes it waits so long (as `vfork` and
+//! `posix_spawn` do): to copy the page tables of a supervisor took longer than everything else.
 
 use std::collections::HashSet;
-use std::ffi::{CStr, CString, OsStr, OsString};
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ffi::{CStr, CString, OsStr, OsString, c_void};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::{ForkResult, pipe2};
 
+use super::clone;
 use super::processes::pidfd_of;
 use super::records::BirthPlace;
 
@@ -35,9 +34,9 @@ pub struct Program<'a> {
     /// Where it starts.
     pub directory: &'a OsStr,
     /// Standard input.
-    pub input: OwnedFd,
+    pub input: BorrowedFd<'a>,
     /// Standard output and error.
-    pub output: OwnedFd,
+    pub output: BorrowedFd<'a>,
     /// The directory of its cgroup.
     pub cgroup: Option<OwnedFd>,
     /// Soft limit of open files.
@@ -59,6 +58,46 @@ pub struct Newborn {
     pub is_in_cgroup: bool,
 }
 
+/// Children that somebody waits for: first processes of runs, and laneway's own. Nobody else may reap them.
+#[derive(Debug, Default)]
+pub struct Known {
+    pids: Mutex<HashSet<u32>>,
+    /// The child whose birth is under way, from before its first moment on: the kernel writes it here.
+    newborn: AtomicU32,
+}
+
+impl Known {
+    /// All of them, and none more or less as long as this is held.
+    pub fn lock(&self) -> KnownNow<'_> {
+        KnownNow { pids: self.pids.lock().unwrap_or_else(PoisonError::into_inner), newborn: &self.newborn }
+    }
+}
+
+/// Those that are known now.
+#[derive(Debug)]
+pub struct KnownNow<'a> {
+    pids: MutexGuard<'a, HashSet<u32>>,
+    newborn: &'a AtomicU32,
+}
+
+impl KnownNow<'_> {
+    /// Whether somebody waits for this child.
+    #[must_use]
+    pub fn holds(&self, pid: u32) -> bool {
+        self.pids.contains(&pid) || self.newborn.load(Ordering::Acquire) == pid
+    }
+
+    /// Somebody waits for it from now on.
+    pub fn insert(&mut self, pid: u32) {
+        self.pids.insert(pid);
+    }
+
+    /// It was reaped; its number may come again as anything.
+    pub fn remove(&mut self, pid: u32) {
+        self.pids.remove(&pid);
+    }
+}
+
 /// Everything that the child needs, where it needs no memory of its own.
 struct Prepared {
     path: CString,
@@ -67,19 +106,19 @@ struct Prepared {
     environment: Vec<*const libc::c_char>,
     input: RawFd,
     output: RawFd,
-    failure: RawFd,
     birth_place: Option<BirthPlace>,
     limit: libc::rlimit,
     umask: libc::mode_t,
+    /// The error that kept the child from becoming its program; 0 if it did.
+    failure: AtomicI32,
 }
 
-/// Makes a child that runs `program`, and returns once it does. Its number is in `known` from its first moment on, and
-/// as long as it is a child; an exec that hangs on a disk holds nobody up who asks there.
+/// Makes a child that runs `program`, and returns once it does. It is among `known` from its first moment on, and as long
+/// as it is a child. One at a time.
 ///
 /// # Errors
 /// The system's, from clone to exec.
-pub fn give_birth(program: &Program<'_>, known: &Mutex<HashSet<u32>>) -> io::Result<Newborn> {
-    let known = || known.lock().unwrap_or_else(PoisonError::into_inner);
+pub fn give_birth(program: &Program<'_>, known: &Known) -> io::Result<Newborn> {
     let text = |text: &OsStr| CString::new(text.as_bytes()).map_err(io::Error::from);
     let words: Vec<CString> = program.arguments.iter().map(|word| text(word.as_ref())).collect::<io::Result<_>>()?;
     let assignments: Vec<CString> = program
@@ -87,7 +126,6 @@ pub fn give_birth(program: &Program<'_>, known: &Mutex<HashSet<u32>>) -> io::Res
         .iter()
         .map(|(name, value)| Ok(CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())?))
         .collect::<io::Result<_>>()?;
-    let (failure, their_failure) = pipe2(OFlag::O_CLOEXEC)?;
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let prepared = Prepared {
         path: text(program.path)?,
@@ -96,32 +134,24 @@ pub fn give_birth(program: &Program<'_>, known: &Mutex<HashSet<u32>>) -> io::Res
         environment: pointers(&assignments),
         input: program.input.as_raw_fd(),
         output: program.output.as_raw_fd(),
-        failure: their_failure.as_raw_fd(),
         birth_place: program.birth_place,
         limit: libc::rlimit { rlim_cur: program.descriptors.min(hard), rlim_max: hard },
         umask: program.umask,
+        failure: AtomicI32::new(0),
     };
-    let newborn = {
-        let mut known = known();
-        // A handler of ours that ran in the child would speak for the parent.
-        let mut before = SigSet::empty();
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
-        let newborn = clone(program.cgroup.as_ref(), &prepared);
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
-        let newborn = newborn?;
-        known.insert(newborn.pid);
-        newborn
-    };
-    drop(their_failure);
-    let mut number = [0; 4];
-    match File::from(failure).read_exact(&mut number) {
-        Ok(()) => {
+    let born = born(program.cgroup.as_ref().map(AsFd::as_fd), &prepared, known);
+    if let Ok(newborn) = &born {
+        known.lock().insert(newborn.pid);
+    }
+    known.newborn.store(0, Ordering::Release);
+    let newborn = born?;
+    match prepared.failure.load(Ordering::Acquire) {
+        0 => Ok(newborn),
+        number => {
             let _ = waitid(Id::PIDFd(newborn.pidfd.as_fd()), WaitPidFlag::WEXITED);
-            known().remove(&newborn.pid);
-            Err(io::Error::from_raw_os_error(i32::from_ne_bytes(number)))
+            known.lock().remove(newborn.pid);
+            Err(io::Error::from_raw_os_error(number))
         }
-        // The end without a word: exec closed it.
-        Err(_) => Ok(newborn),
     }
 }
 
@@ -129,77 +159,31 @@ fn pointers(texts: &[CString]) -> Vec<*const libc::c_char> {
     texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
 }
 
-/// The kernel's `struct clone_args` (`man 2 clone3`), as far as Linux 5.7 knows it.
-#[repr(C)]
-#[derive(Default)]
-struct CloneArguments {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-}
-
-const CLONE_PIDFD: u64 = 0x1000;
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-
 /// With the cgroup if that can be; some containers know no `clone3` at all.
-fn clone(cgroup: Option<&OwnedFd>, prepared: &Prepared) -> io::Result<Newborn> {
-    if let Some(cgroup) = cgroup
-        && let Ok(newborn) = clone_into(Some(cgroup), prepared)
-    {
-        return Ok(newborn);
-    }
-    match clone_into(None, prepared) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => fork(prepared),
-        made => made,
-    }
-}
-
-fn clone_into(cgroup: Option<&OwnedFd>, prepared: &Prepared) -> io::Result<Newborn> {
-    let mut pidfd: RawFd = -1;
-    let mut arguments = CloneArguments {
-        flags: CLONE_PIDFD,
-        pidfd: ptr::from_mut(&mut pidfd) as u64,
-        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
-        ..CloneArguments::default()
+fn born(cgroup: Option<BorrowedFd<'_>>, prepared: &Prepared, known: &Known) -> io::Result<Newborn> {
+    // A handler of ours that ran in the child would run in our memory, and speak for the parent.
+    let mut before = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
+    let child = clone::Child { act: become_program, on: ptr::from_ref(prepared).cast(), number: &known.newborn };
+    let into = |cgroup| {
+        // SAFETY: `become_program` gets what it expects, makes only system calls, and execs or ends.
+        let made = unsafe { clone::into_cgroup(&child, cgroup) };
+        made.map(|(pid, pidfd)| Newborn { pid, pidfd, is_in_cgroup: true })
     };
-    if let Some(cgroup) = cgroup {
-        arguments.flags |= CLONE_INTO_CGROUP;
-        arguments.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
-    }
-    let size = size_of::<CloneArguments>();
-    // SAFETY: as fork: the child has a copy of everything, and makes only system calls before it execs or ends.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut arguments), size) };
-    match pid {
-        0 => become_program(prepared),
-        1.. => Ok(Newborn {
-            pid: u32::try_from(pid).unwrap_or(0),
-            // SAFETY: the kernel has just made it, for us.
-            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
-            is_in_cgroup: cgroup.is_some(),
-        }),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-fn fork(prepared: &Prepared) -> io::Result<Newborn> {
-    // SAFETY: the child makes only system calls before it execs or ends.
-    let pid = match unsafe { nix::unistd::fork() }? {
-        ForkResult::Child => become_program(prepared),
-        ForkResult::Parent { child } => child.as_raw().unsigned_abs(),
+    let plainly = |_| {
+        // SAFETY: as above.
+        let pid = unsafe { clone::plainly(&child) }?;
+        Ok(Newborn { pid, pidfd: pidfd_of(pid)?, is_in_cgroup: false })
     };
-    Ok(Newborn { pid, pidfd: pidfd_of(pid)?, is_in_cgroup: false })
+    let made = cgroup.ok_or_else(|| io::ErrorKind::Unsupported.into()).and_then(into).or_else(plainly);
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+    made
 }
 
-/// In the child: never returns, never allocates, never locks.
-fn become_program(prepared: &Prepared) -> ! {
+/// In the child: never returns, never allocates, never locks. `prepared` is the parent's `Prepared`.
+extern "C" fn become_program(prepared: *const c_void) -> ! {
+    // SAFETY: the parent waits, and keeps it, until this process execs or ends.
+    let prepared = unsafe { &*prepared.cast::<Prepared>() };
     // First of all: if the supervisor dies now, its successor knows whom it made.
     // SAFETY: a plain system call.
     note_birth(prepared, unsafe { libc::getpid() });
@@ -215,11 +199,9 @@ fn become_program(prepared: &Prepared) -> ! {
     };
     // It has become nothing: a successor is not to count that as the end of something.
     note_birth(prepared, 0);
-    // SAFETY: plain system calls.
-    unsafe {
-        libc::write(prepared.failure, failed.to_ne_bytes().as_ptr().cast(), 4);
-        libc::_exit(127)
-    }
+    prepared.failure.store(failed, Ordering::Release);
+    // SAFETY: a plain system call.
+    unsafe { libc::_exit(127) }
 }
 
 fn note_birth(prepared: &Prepared, pid: libc::pid_t) {
@@ -238,10 +220,7 @@ fn set_up(prepared: &Prepared) -> nix::Result<()> {
         for (descriptor, number) in [(prepared.input, 0), (prepared.output, 1), (prepared.output, 2)] {
             done(libc::dup2(descriptor, number))?;
         }
-        // All but the pipe for failures, which closes itself on exec. To only mark them takes Linux 5.11.
-        let failure = prepared.failure.cast_unsigned();
-        libc::syscall(libc::SYS_close_range, 3, failure.saturating_sub(1), 0);
-        libc::syscall(libc::SYS_close_range, failure.saturating_add(1), libc::c_uint::MAX, 0);
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
         done(libc::chdir(prepared.directory.as_ptr()))?;
         done(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const prepared.limit))?;
         libc::umask(prepared.umask);

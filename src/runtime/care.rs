@@ -122,7 +122,7 @@ fn file_system(path: &Path) -> String {
 /// Makes the lane of `id` again and tells the keeper where its logs belong now. Blocks.
 pub fn make_again(plan: &Plan, id: InstanceId, keeper: &KeeperLink) {
     let spec = plan.spec(id);
-    let made = lane::prepare(spec).map_err(|error| error.to_string());
+    let made = lane::prepare(spec, lane::at_once).map_err(|error| error.to_string());
     let declared = made.and_then(|_| keeper.declare(id, spec).map_err(|error| error.to_string()));
     if let Err(error) = declared {
         warn!("the logs of {} cannot be made again: {error}", spec.name);

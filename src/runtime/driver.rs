@@ -196,6 +196,7 @@ impl Driver {
             return Ok(());
         }
         self.tools.spawner.reap_strangers();
+        self.tools.spawner.reap_strangers_at_keeper();
         self.look_after_logs();
         loop {
             let deadline = self.fleet.next_deadline();
@@ -271,12 +272,11 @@ impl Driver {
             Fact::Born(run, tree) => {
                 let pid = tree.pid();
                 self.live(run, tree);
-                self.tools.spawner.reap_strangers();
                 self.step(Event::Spawned { run, pid })
             }
             Fact::Recall(run, since) => self.recall(run, since),
             Fact::KeepersChild => {
-                self.tools.spawner.reap_strangers();
+                self.tools.spawner.reap_strangers_at_keeper();
                 Vec::new()
             }
             Fact::Logs => {

@@ -11,7 +11,7 @@ use nix::libc::{O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
 
-use super::beneath;
+use super::beneath::Root;
 use super::records;
 use crate::model::InstanceName;
 use crate::plan::spec::Plan;
@@ -56,7 +56,7 @@ impl Home {
     /// When it is a link or another user's; else the system's.
     pub fn prepare(&self) -> io::Result<()> {
         let state_dir = self.directory.parent().unwrap_or(Path::new("/"));
-        let run = File::from(beneath::directory(state_dir, &self.directory)?);
+        let run = File::from(Root::new(state_dir).directory(&self.directory)?.try_clone()?);
         let (owner, me) = (run.metadata()?.uid(), geteuid());
         if owner != me.as_raw() && !me.is_root() {
             return Err(io::Error::other(format!("it belongs to user {owner}, who could reach into this fleet")));

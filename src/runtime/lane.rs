@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::libc::{O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK};
 use nix::sys::stat::Mode;
 
-use super::beneath::{self, Place};
+use super::beneath::Root;
 use crate::plan::spec::{Database, Spec};
 
 /// Random bytes of a secret; in letters it becomes 64.
@@ -26,23 +26,28 @@ pub struct LaneError {
     pub error: io::Error,
 }
 
-/// Makes what is missing of the lane of `spec`, and gives the whole environment of a process in it.
+/// Makes what is missing of the lane of `spec`, and gives the whole environment of a process in it. A new secret is
+/// handed to `new_secret` to be brought to the disk.
 ///
 /// # Errors
 /// Names the first path that cannot be made or is not what it should be.
-pub fn prepare(spec: &Spec) -> Result<BTreeMap<OsString, OsString>, LaneError> {
+pub fn prepare(
+    spec: &Spec,
+    new_secret: impl FnOnce(File) -> io::Result<()>,
+) -> Result<BTreeMap<OsString, OsString>, LaneError> {
     let facts = &spec.facts;
+    let mut root = Root::new(state_dir(spec));
     for directory in [&facts.state, &facts.log_dir, &facts.tmp, &facts.static_root, &facts.media_root] {
-        at(directory, beneath::directory(state_dir(spec), directory))?;
+        at(directory, root.directory(directory))?;
     }
     if let Database::Sqlite { path } = &facts.database
         && let Some(parent) = path.parent()
     {
-        at(parent, beneath::directory(state_dir(spec), parent))?;
+        at(parent, root.directory(parent))?;
     }
-    let access_log = place(spec, &facts.access_log)?;
+    let access_log = at(&facts.access_log, root.place(&facts.access_log))?;
     at(&facts.access_log, make_fifo(access_log.path()))?;
-    let secret = secret(spec)?;
+    let secret = secret_beneath(&mut root, spec, new_secret)?;
     let mut environment: BTreeMap<OsString, OsString> =
         spec.environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
     if facts.secret_in_environment {
@@ -56,24 +61,38 @@ pub fn prepare(spec: &Spec) -> Result<BTreeMap<OsString, OsString>, LaneError> {
 /// # Errors
 /// Names the file that cannot be read or made.
 pub fn secret(spec: &Spec) -> Result<String, LaneError> {
+    secret_beneath(&mut Root::new(state_dir(spec)), spec, at_once)
+}
+
+/// Brings a new secret to the disk.
+///
+/// # Errors
+/// The system's.
+pub fn at_once(secret: File) -> io::Result<()> {
+    let synced = secret.sync_all();
+    drop(secret);
+    synced
+}
+
+fn secret_beneath(
+    root: &mut Root<'_>,
+    spec: &Spec,
+    new_secret: impl FnOnce(File) -> io::Result<()>,
+) -> Result<String, LaneError> {
     let path = &spec.facts.secret_file;
-    let place = place(spec, path)?;
-    match read_secret(place.path()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            at(path, make_secret(place.path()))?;
-            at(path, read_secret(place.path()))
-        }
-        read => at(path, read),
-    }
+    let place = at(path, root.place(path))?;
+    let secret = match read_secret(place.path()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make_secret(place.path())
+            .and_then(|made| made.map_or(Ok(()), new_secret))
+            .and_then(|()| read_secret(place.path())),
+        read => read,
+    };
+    at(path, secret)
 }
 
 /// The directory that holds every lane.
 fn state_dir(spec: &Spec) -> &Path {
     spec.facts.state.parent().unwrap_or(&spec.facts.state)
-}
-
-fn place(spec: &Spec, path: &Path) -> Result<Place, LaneError> {
-    at(path, Place::of(state_dir(spec), path))
 }
 
 /// Opens the FIFO of the access log for its reader. Never blocks, and never sees an end of file.
@@ -89,13 +108,29 @@ fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, LaneError> {
 }
 
 fn make_fifo(path: &Path) -> io::Result<()> {
-    match nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR) {
-        Ok(()) => Ok(()),
-        Err(nix::errno::Errno::EEXIST) if fs::symlink_metadata(path)?.file_type().is_fifo() => Ok(()),
-        Err(nix::errno::Errno::EEXIST) => {
-            Err(io::Error::other("it is in the way of a FIFO that laneway makes here; remove or rename it"))
+    let is_one = || fs::symlink_metadata(path).map(|found| found.file_type().is_fifo());
+    let in_the_way = || io::Error::other("it is in the way of a FIFO that laneway makes here; remove or rename it");
+    match is_one() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            match nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR) {
+                // Somebody else was as quick.
+                Err(nix::errno::Errno::EEXIST) => {
+                    if is_one()? {
+                        Ok(())
+                    } else {
+                        Err(in_the_way())
+                    }
+                }
+                made => Ok(made?),
+            }
         }
-        Err(error) => Err(error.into()),
+        found => {
+            if found? {
+                Ok(())
+            } else {
+                Err(in_the_way())
+            }
+        }
     }
 }
 
@@ -103,27 +138,33 @@ fn read_secret(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_CLOEXEC).open(path)?.read_to_string(&mut text)?;
     let secret = text.trim().to_owned();
-    if secret.len() < 50 {
-        return Err(io::Error::other("it holds less than 50 characters; remove it, and a new one is made"));
+    match secret.len() {
+        // Its maker lost power before a single byte was on the disk, and so before anybody used it.
+        0 if text.is_empty() => Err(io::ErrorKind::NotFound.into()),
+        0..50 => Err(io::Error::other("it holds less than 50 characters; remove it, and a new one is made")),
+        _ => Ok(secret),
     }
-    Ok(secret)
 }
 
-/// Written beside, then given its name: whoever comes second uses the first one's.
-fn make_secret(path: &Path) -> io::Result<()> {
+/// Written beside, then given its name: whoever comes second uses the first one's. Returns what is to be brought to the
+/// disk, if it is this one.
+fn make_secret(path: &Path) -> io::Result<Option<File>> {
     let mut random = [0; SECRET_BYTES];
     getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
     let mut unique = [0; 8];
     getrandom::fill(&mut unique).map_err(|error| io::Error::other(error.to_string()))?;
     let beside = path.with_extension(format!("new-{:016x}", u64::from_ne_bytes(unique)));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    let written = file.write_all(letters(&random).as_bytes()).and_then(|()| file.sync_all());
-    let named = written.and_then(|()| fs::hard_link(&beside, path));
+    let written = file.write_all(letters(&random).as_bytes());
+    let named = written.and_then(|()| match fs::hard_link(&beside, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::symlink_metadata(path)?.len() {
+            0 => fs::rename(&beside, path).map(|()| true),
+            _ => Ok(false),
+        },
+        named => named.map(|()| true),
+    });
     let _ = fs::remove_file(&beside);
-    match named {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        named => named,
-    }
+    Ok(named?.then_some(file))
 }
 
 /// Six bits a letter, as in base64 for URLs.
@@ -149,7 +190,7 @@ mod tests {
             .map(|_| {
                 let path = path.clone();
                 std::thread::spawn(move || {
-                    make_secret(&path).unwrap();
+                    make_secret(&path).unwrap().map_or(Ok(()), at_once).unwrap();
                     read_secret(&path).unwrap()
                 })
             })
@@ -160,7 +201,10 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
         fs::write(&path, "short").unwrap();
-        assert!(read_secret(&path).is_err());
+        assert!(read_secret(&path).unwrap_err().to_string().contains("less than 50"));
+        fs::write(&path, "").unwrap();
+        assert!(make_secret(&path).unwrap().is_some(), "whoever made it lost power");
+        assert_eq!(read_secret(&path).unwrap().len(), 64);
         fs::remove_dir_all(&directory).unwrap();
     }
 }

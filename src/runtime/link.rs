@@ -20,7 +20,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, setsockopt, socketpair, sockopt,
 };
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::{Mode, fstat, stat};
 use nix::sys::time::TimeVal;
 use nix::unistd::{pipe2, setsid};
 use tokio::io::Interest;
@@ -57,7 +57,7 @@ struct Told {
 }
 
 /// A log of an instance.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Declared {
     path: PathBuf,
     max_size: u64,
@@ -117,8 +117,8 @@ impl KeeperLink {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the keeper of the instance's logs, and hands it the FIFO of the access log. Each time anew: somebody may
-    /// have removed the lane meanwhile, and it was made again.
+    /// Tells the keeper of the instance's logs, and hands it the FIFO of the access log, unless it knows them as they
+    /// stand there: somebody may have removed the lane meanwhile, and it was made again.
     ///
     /// # Errors
     /// When a log's directory or FIFO cannot be opened.
@@ -132,6 +132,9 @@ impl KeeperLink {
             };
             let declared = Declared { path: path_of(spec, log), max_size, max_files, fifo };
             let slot = slot(id, log);
+            if told.logs.get(&slot).is_some_and(|(known, opened)| *known == declared && opened.stands_at(&declared)) {
+                continue;
+            }
             let opened = declared.open()?;
             for (order, descriptor) in declared.orders(slot, &opened) {
                 told.send(&order, Some(descriptor))?;
@@ -343,10 +346,25 @@ struct Opened {
     fifo: Option<OwnedFd>,
 }
 
+impl Opened {
+    /// Whether the paths of `declared` still mean what is open.
+    fn stands_at(&self, declared: &Declared) -> bool {
+        let is_it = |path: &Path, open: &OwnedFd| match (stat(path), fstat(open)) {
+            (Ok(there), Ok(here)) => (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino),
+            _ => false,
+        };
+        is_it(declared.folder(), &self.directory)
+            && declared.fifo.as_deref().zip(self.fifo.as_ref()).is_none_or(|(path, fifo)| is_it(path, fifo))
+    }
+}
+
 impl Declared {
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
     fn open(&self) -> io::Result<Opened> {
-        let folder = self.path.parent().unwrap_or(Path::new("/"));
-        let directory = open(folder, OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let directory = open(self.folder(), OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         let fifo = self.fifo.as_deref().map(open_fifo).transpose()?.map(OwnedFd::from);
         Ok(Opened { directory, fifo })
     }

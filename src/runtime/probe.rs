@@ -3,14 +3,14 @@
 //! A verdict is bound to the listener. After the answer every socket that listens on the instance's port is looked at:
 //! it must belong to this run, else somebody else may have answered, and the verdict is a conflict.
 
+use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
-use reqwest::{Client, Response, redirect};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::unix::pipe::Receiver;
@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, MutexGuard, Notify, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::clock::Clock;
+use super::http::{Asker, Question, printable};
 use super::look;
 use super::processes;
 use super::sockets;
@@ -30,8 +31,6 @@ use crate::plan::spec::{HealthCheck, HealthTest, Spec};
 const IN_FLIGHT: usize = 64;
 /// After this it is asked again, where there was nothing to ask with.
 const AGAIN: Duration = Duration::from_millis(500);
-/// Most that is read of a body, in bytes.
-const BODY_CAP: usize = 64 * 1024;
 
 /// Whose health is checked, and how.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +53,7 @@ const TAIL: usize = 4096;
 /// What all checks share.
 #[derive(Clone, Debug)]
 pub struct Prober {
-    client: Client,
+    asker: Asker,
     places: Arc<Semaphore>,
     clock: Clock,
 }
@@ -79,19 +78,12 @@ impl CheckUnderWay {
 pub struct KnownListener(std::sync::Mutex<Option<(u32, u32, u32)>>);
 
 impl Prober {
-    /// A prober without connection pool: a new connection each time also tests that the server accepts.
+    /// A prober with all places free.
     ///
     /// # Errors
-    /// When the HTTP client cannot be set up.
-    pub fn new(clock: Clock) -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
-            .pool_max_idle_per_host(0)
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .http1_only()
-            .user_agent(concat!("laneway/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        Ok(Self { client, places: Arc::new(Semaphore::new(IN_FLIGHT)), clock })
+    /// When TLS cannot be set up.
+    pub fn new(clock: Clock) -> io::Result<Self> {
+        Ok(Self { asker: Asker::new()?, places: Arc::new(Semaphore::new(IN_FLIGHT)), clock })
     }
 
     /// Checks the health of a run. `command` makes the job of a command check, given its output.
@@ -151,46 +143,23 @@ impl Prober {
     /// What is wrong with the answer, in words that are fit for a terminal.
     pub async fn ask(&self, spec: &Spec, check: &HealthCheck) -> Result<Option<u16>, Fault> {
         let HealthTest::Http { scheme, path, expect_status, headers, body } = &check.test else { return Ok(None) };
-        let address = std::net::SocketAddr::new(spec.facts.reachable_host(), spec.facts.port.unwrap_or_default());
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-                map.insert(name, value);
-            }
-        }
-        map.entry("connection").or_insert(HeaderValue::from_static("close"));
-        // A name in the question would be looked up; the address is what is asked, the name only said.
-        let request = self.client.get(format!("{scheme}://{address}{path}")).headers(map);
-        let response = request.send().await.map_err(|error| fault(&error))?;
-        let status = response.status().as_u16();
-        if !(expect_status.0..=expect_status.1).contains(&status) {
-            let location = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).map(printable);
-            return Err(Fault::Status { status, location });
-        }
-        match body {
-            Some(text) if !contains(response, text).await? => Err(Fault::Body),
-            _ => Ok(Some(status)),
-        }
+        let question = Question {
+            address: SocketAddr::new(spec.facts.reachable_host(), spec.facts.port.unwrap_or_default()),
+            scheme,
+            path,
+            headers,
+            expect_status: *expect_status,
+            body: body.as_deref(),
+        };
+        self.asker.ask(&question).await.map(Some)
     }
-}
-
-async fn contains(mut response: Response, text: &str) -> Result<bool, Fault> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| fault(&error))? {
-        body.extend_from_slice(&chunk);
-        if body.len() >= BODY_CAP {
-            body.truncate(BODY_CAP);
-            break;
-        }
-    }
-    Ok(body.windows(text.len().max(1)).any(|window| window == text.as_bytes()))
 }
 
 async fn connect(spec: &Spec) -> Result<Option<u16>, Fault> {
     let address = (spec.facts.reachable_host(), spec.facts.port.unwrap_or_default());
     match TcpStream::connect(address).await {
         Ok(_) => Ok(None),
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Err(Fault::Refused),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Err(Fault::Refused),
         Err(error) => Err(Fault::Broken { error: look::words(&error) }),
     }
 }
@@ -205,7 +174,7 @@ async fn run(
     let Ok(_place) = under_way.place.try_lock() else {
         return Err(Fault::Broken { error: "its run has ended".to_owned() });
     };
-    let broken = |error: std::io::Error| Fault::Broken { error: look::words(&error) };
+    let broken = |error: io::Error| Fault::Broken { error: look::words(&error) };
     let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).map_err(|error| broken(error.into()))?;
     fcntl(&read_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|error| broken(error.into()))?;
     let printed = tokio::spawn(last_line(Receiver::from_owned_fd(read_end).map_err(broken)?));
@@ -258,23 +227,6 @@ fn in_words(obstacle: &Obstacle) -> String {
 
 fn broken(error: &str) -> Verdict {
     Verdict::Bad(Fault::Broken { error: error.to_owned() })
-}
-
-fn fault(error: &reqwest::Error) -> Fault {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    match cause.downcast_ref::<std::io::Error>() {
-        Some(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => Fault::Refused,
-        Some(io) => Fault::Broken { error: look::words(io) },
-        None => Fault::Broken { error: printable(&cause.to_string()) },
-    }
-}
-
-/// What a server says is shown on terminals: no control characters, and not more than a line.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(200).collect()
 }
 
 /// Whose the sockets on the instance's port are.

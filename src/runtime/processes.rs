@@ -1,7 +1,7 @@
 //! What `/proc` says of processes. Every answer may be outdated when it arrives; callers pin a process before they act.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
@@ -67,7 +67,7 @@ impl Process {
     /// The process `pid`, if there is one.
     #[must_use]
     pub fn read(pid: u32) -> Option<Self> {
-        Self::parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+        Self::parse(pid, &String::from_utf8_lossy(&look(pid, "stat").ok()?))
     }
 
     /// The name in parentheses may hold anything, parentheses and spaces too: what counts stands after the last one.
@@ -106,6 +106,23 @@ impl Process {
     }
 }
 
+/// A file of a process. The kernel gives no sizes for them, and whoever goes by that reads them in small pieces.
+fn look(pid: u32, file: &str) -> io::Result<Vec<u8>> {
+    let mut file = File::open(format!("/proc/{pid}/{file}"))?;
+    let (mut bytes, mut length) = (vec![0; 4096], 0);
+    loop {
+        match file.read(bytes.get_mut(length..).unwrap_or_default())? {
+            0 => break,
+            more => length += more,
+        }
+        if length == bytes.len() {
+            bytes.resize(length * 4, 0);
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
 /// Resolves when the process that `pidfd` means has ended.
 ///
 /// # Errors
@@ -122,7 +139,8 @@ pub async fn ended(pidfd: OwnedFd) -> io::Result<()> {
 pub fn exit_of_stranger(identity: Identity, pidfd: BorrowedFd<'_>) -> Exit {
     let pid = identity.pid;
     // The zombie's status is the field 52 of its `stat`; the kernel shows it to the same user and to root, a zero to others.
-    let shown = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let shown = look(pid, "stat").unwrap_or_default();
+    let shown = String::from_utf8_lossy(&shown);
     let me = nix::unistd::geteuid().as_raw();
     let may_see = me == 0 || fs::metadata(format!("/proc/{pid}")).is_ok_and(|metadata| metadata.uid() == me);
     let is_it = Process::parse(pid, &shown).is_some_and(|p| p.identity() == identity && p.is_zombie());
@@ -181,7 +199,7 @@ pub fn children_of(pid: u32) -> Vec<u32> {
 /// Its command line for people: printable, and not longer than a line.
 #[must_use]
 pub fn command_line(pid: u32) -> String {
-    let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let raw = look(pid, "cmdline").unwrap_or_default();
     let text = String::from_utf8_lossy(&raw);
     let words: Vec<_> = text.split('\0').filter(|word| !word.is_empty()).collect();
     let line = if words.is_empty() {
@@ -200,13 +218,13 @@ pub fn command_line(pid: u32) -> String {
 /// Whether the environment that it was started with has an entry (`NAME=value`) such as `is_meant`.
 #[must_use]
 pub fn was_started_with(pid: u32, is_meant: impl Fn(&[u8]) -> bool) -> bool {
-    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| environ.split(|byte| *byte == 0).any(is_meant))
+    look(pid, "environ").is_ok_and(|environ| environ.split(|byte| *byte == 0).any(is_meant))
 }
 
 /// What follows `start` in the environment that it was started with.
 #[must_use]
 pub fn started_with(pid: u32, start: &str) -> Option<String> {
-    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let environ = look(pid, "environ").ok()?;
     let rest = environ.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(start.as_bytes()))?;
     String::from_utf8(rest.to_vec()).ok()
 }

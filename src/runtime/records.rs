@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -398,8 +398,11 @@ pub(super) fn fnv(sum: u64, bytes: &[u8]) -> u64 {
 
 /// Names this boot of the machine; zeros where the kernel does not say.
 fn boot_id() -> [u8; BOOT_ID] {
-    let text = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    text.get(..BOOT_ID).and_then(|text| text.try_into().ok()).unwrap_or([0; BOOT_ID])
+    static THIS: LazyLock<[u8; BOOT_ID]> = LazyLock::new(|| {
+        let text = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        text.get(..BOOT_ID).and_then(|text| text.try_into().ok()).unwrap_or([0; BOOT_ID])
+    });
+    *THIS
 }
 
 /// Writes the records to a disk, from a thread of its own: a disk that hangs holds nobody up.

@@ -4,21 +4,22 @@
 //! clean whatever laneway was started with: own session, empty signal mask, default dispositions, descriptors 0 to 2,
 //! original limit and umask, a raised OOM score (so that the kernel takes it before the supervisor).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::fstat;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::birth::{Program, give_birth};
+use super::birth::{Known, Program, give_birth};
 use super::cgroup::{Cgroup, Cgroups};
 use super::link::KeeperLink;
 use super::look;
@@ -66,8 +67,8 @@ pub const MARKER: &str = "LANEWAY_RUN";
 #[derive(Clone, Debug)]
 pub struct Spawner {
     jobs: mpsc::Sender<(Prepare, Reply)>,
-    /// First processes of runs: to be reaped by their run, and by nobody else.
-    known: Arc<Mutex<HashSet<u32>>>,
+    /// First processes of runs, and what else is waited for.
+    known: Arc<Known>,
     /// How many runs may have been born before this supervisor was.
     in_doubt: Arc<AtomicUsize>,
     /// Has the children of dead supervisors.
@@ -88,7 +89,7 @@ impl Spawner {
         keeper: Arc<KeeperLink>,
     ) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<(Prepare, Reply)>();
-        let known = Arc::new(Mutex::new(HashSet::new()));
+        let known = Arc::<Known>::default();
         let fleet: Arc<str> = fleet.into();
         let spawner = Self {
             jobs,
@@ -98,10 +99,11 @@ impl Spawner {
             fleet: Arc::clone(&fleet),
             cgroups: cgroups.clone(),
         };
+        let nothing = File::open("/dev/null")?;
         std::thread::Builder::new().name("spawner".to_owned()).stack_size(256 * 1024).spawn(move || {
             for (prepare, reply) in queue {
                 let made = prepare().and_then(|job| {
-                    make(&job, &fleet, cgroups.as_ref(), original, &known)
+                    make(&job, nothing.as_fd(), &fleet, cgroups.as_ref(), original, &known)
                         .map_err(|error| look::spawn_error(&error, &job.program))
                 });
                 // Nobody waits any more: the tree is dropped and its processes with it.
@@ -135,7 +137,7 @@ impl Spawner {
         // Not in it: the kernel let no process be born there.
         let cgroup = cgroup.filter(|cgroup| !lives || cgroup.processes().contains(&identity.pid));
         let tree = Tree::adopt(identity, format!("{}:{label}", self.fleet), cgroup, output)?;
-        self.known().insert(identity.pid);
+        self.known.lock().insert(identity.pid);
         Some(tree)
     }
 
@@ -159,10 +161,13 @@ impl Spawner {
         if left > 0 {
             warn!("ended what earlier supervisors left in {left} cgroups of runs");
         }
-        for survivor in tree::kill_leftovers(&self.fleet, &is_left) {
+        let ended = tree::kill_leftovers(&self.fleet, &is_left);
+        for survivor in &ended {
             warn!("ended pid {} ({}), which an earlier supervisor left", survivor.pid, survivor.command);
         }
-        let mut still_there: BTreeMap<_, _> = tree::labelled(&self.fleet).into_iter().collect();
+        // To look through all processes takes a while where there are many; where nobody was found, nobody is left.
+        let marked = if ended.is_empty() { Vec::new() } else { tree::labelled(&self.fleet) };
+        let mut still_there: BTreeMap<_, _> = marked.into_iter().collect();
         still_there.extend(self.cgroups.iter().flat_map(Cgroups::labelled));
         still_there.retain(|label, _| is_left(label));
         let identify = |(label, pid)| {
@@ -173,21 +178,30 @@ impl Spawner {
         still_there.into_iter().filter_map(identify).collect()
     }
 
-    /// Reaps children that are no run's first process: orphans of servers, which come to us as subreaper, or to the
-    /// keeper where their server is the child of a dead supervisor.
+    /// Reaps children that nobody waits for: orphans of servers, which come to us as subreaper. One behind a known child
+    /// that has ended is reaped after that.
     pub fn reap_strangers(&self) {
+        let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+        while self.in_doubt.load(Ordering::Acquire) == 0
+            && let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) =
+                waitid(Id::All, ended | WaitPidFlag::WNOWAIT)
+        {
+            let known = self.known.lock();
+            if known.holds(pid.as_raw().cast_unsigned()) {
+                return;
+            }
+            let _ = waitid(Id::Pid(pid), ended);
+        }
+    }
+
+    /// As `reap_strangers`, those that came to the keeper, because their server is the child of a dead supervisor.
+    pub fn reap_strangers_at_keeper(&self) {
         if self.in_doubt.load(Ordering::Acquire) > 0 {
             return;
         }
-        let known = self.known();
-        for pid in processes::children_of(std::process::id()) {
-            if !known.contains(&pid) {
-                let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap_or(0));
-                let _ = nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG));
-            }
-        }
+        let known = self.known.lock();
         for pid in self.keepers_children() {
-            if !known.contains(&pid) && Process::read(pid).is_some_and(|process| process.is_zombie()) {
+            if !known.holds(pid) && Process::read(pid).is_some_and(|process| process.is_zombie()) {
                 self.keeper.reap(pid);
             }
         }
@@ -202,15 +216,16 @@ impl Spawner {
     pub fn is_settled(&self) {
         self.in_doubt.fetch_sub(1, Ordering::AcqRel);
         self.reap_strangers();
+        self.reap_strangers_at_keeper();
     }
 
     /// Living children of ours and of the keeper that are no run's first process.
     #[must_use]
     pub fn strangers(&self) -> Vec<u32> {
-        let known = self.known();
+        let known = self.known.lock();
         let mut all = processes::children_of(std::process::id());
         all.extend(self.keepers_children());
-        all.retain(|pid| !known.contains(pid) && Process::read(*pid).is_some_and(|process| process.is_alive()));
+        all.retain(|pid| !known.holds(*pid) && Process::read(*pid).is_some_and(|process| process.is_alive()));
         all
     }
 
@@ -238,28 +253,26 @@ impl Spawner {
     /// The system's.
     pub fn spawn_own(&self, command: &mut Command) -> io::Result<Child> {
         // Under the lock: a program that cannot be run is waited for in `spawn`, and nobody else may reap it.
-        let mut known = self.known();
+        let mut known = self.known.lock();
         let child = command.spawn()?;
         known.insert(child.id());
         Ok(child)
     }
 
-    fn known(&self) -> MutexGuard<'_, HashSet<u32>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A run's first process was reaped; its number may come again as anything.
+    /// A known child was reaped. Strangers may have ended while it lay before them.
     pub fn forget(&self, pid: u32) {
-        self.known().remove(&pid);
+        self.known.lock().remove(pid);
+        self.reap_strangers();
     }
 }
 
 fn make(
     job: &Job,
+    input: BorrowedFd<'_>,
     fleet: &str,
     cgroups: Option<&Cgroups>,
     original: Original,
-    known: &Mutex<HashSet<u32>>,
+    known: &Known,
 ) -> io::Result<Tree> {
     let cgroup = cgroups.and_then(|cgroups| cgroups.make(&job.label).ok());
     let marker = format!("{fleet}:{}", job.label);
@@ -271,8 +284,8 @@ fn make(
         arguments: &job.arguments,
         environment,
         directory: job.directory.as_os_str(),
-        input: open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?,
-        output: job.output.try_clone()?,
+        input,
+        output: job.output.as_fd(),
         cgroup: cgroup.as_ref().map(Cgroup::directory).transpose()?,
         descriptors: original.descriptors,
         umask: original.umask,

@@ -210,6 +210,7 @@ impl Tree {
         let mut seen = Vec::new();
         for _ in 0..CHASES {
             spawner.reap_strangers();
+            spawner.reap_strangers_at_keeper();
             let (mut is_settled, mut left) = (true, Vec::new());
             for orphan in spawner.strangers() {
                 let Some(process) = Process::read(orphan).filter(Process::is_alive) else {

@@ -21,12 +21,13 @@ const NARROW: [(&str, &[&str]); 6] = [
 ];
 
 /// Outside crates that may be named in some rooms only. `file` instead of a room: that file alone.
-const CRATES: [(&[&str], &[&str]); 9] = [
+const CRATES: [(&[&str], &[&str]); 10] = [
     (&["clap", "anstream", "anstyle"], &["cli"]),
     (&["humantime"], &["cli", "config"]),
     (&["annotate_snippets"], &["config"]),
     (&["nix", "rustix"], &["runtime", "keeper", "daemon", "control/server.rs", "cli"]),
-    (&["tokio", "tokio_stream", "axum", "reqwest"], &["runtime", "control", "daemon"]),
+    (&["tokio", "tokio_stream", "axum"], &["runtime", "control", "daemon"]),
+    (&["hyper", "hyper_util", "http_body_util", "tokio_rustls", "rustls_native_certs"], &["runtime/http.rs"]),
     (&["serde_yaml"], &["config/parse.rs", "cli/settings.rs"]),
     (&["comfy_table"], &["view"]),
     (&["tracing_subscriber"], &["daemon"]),

@@ -12,6 +12,7 @@ use super::{Driver, Fact, Living, Tools};
 use crate::machine::{Action, Event, Obstacle, Work};
 use crate::model::{Exit, Mono, Run};
 use crate::plan::spec::{HealthCheck, HealthTest, Plan, Spec};
+use crate::runtime::durable;
 use crate::runtime::lane;
 use crate::runtime::look;
 use crate::runtime::probe::Patient;
@@ -150,8 +151,11 @@ fn job(
     words: &[String],
     output: impl FnOnce(&Spec) -> io::Result<OwnedFd>,
 ) -> Result<Job, Obstacle> {
-    let broken = |error: lane::LaneError| Obstacle::Lane { error: look::words(&error.error), path: error.path };
-    let mut environment = lane::prepare(spec).map_err(broken)?;
+    let broken = |lane::LaneError { path, error }| match look::words(&error) {
+        words if look::is_scarcity(&error) => Obstacle::Resources { error: words },
+        words => Obstacle::Lane { error: words, path },
+    };
+    let mut environment = lane::prepare(spec, durable::soon).map_err(broken)?;
     environment.insert("LANEWAY_INSTANCE".into(), OsString::from(spec.name.as_str()));
     let path = spec.environment.get("PATH").map(String::as_str);
     let program = look::program(words, &spec.working_dir, path)?;
