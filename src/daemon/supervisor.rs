@@ -13,7 +13,6 @@ use super::launch::{Launch, READY};
 use super::reload::{Launched, register};
 use crate::control;
 use crate::keeper::protocol::Kept;
-use crate::keeper::thrift;
 use crate::plan::{self, Plan};
 use crate::runtime;
 use crate::runtime::cgroup::Cgroups;
@@ -38,6 +37,8 @@ const FAILED: i32 = 1;
 const REFUSED: i32 = 2;
 /// How long a new binary runs the supervisor before the keeper becomes it too.
 const PROBATION: std::time::Duration = std::time::Duration::from_secs(10);
+/// After this the servers of a fleet have started.
+const STARTED: std::time::Duration = std::time::Duration::from_secs(10);
 /// Descriptors that laneway needs for each instance and for itself, in the keeper, which needs more of them: directory,
 /// file and index of two logs, a FIFO, a pipe, and a second pipe while one run follows another.
 const DESCRIPTORS: (u64, u64) = (9, 128);
@@ -46,7 +47,7 @@ const DESCRIPTORS: (u64, u64) = (9, 128);
 #[must_use]
 pub fn run(number: RawFd) -> i32 {
     // Standard error is a pipe to the keeper. When that is dead, a complaint about it would be a panic.
-    thrift::share_free_memory();
+    share_free_memory();
     let log = tracing_subscriber::fmt().with_writer(io::stderr).log_internal_errors(false);
     log.with_ansi(false).with_target(false).init();
     let mut inheritance = match Inheritance::take(number) {
@@ -225,7 +226,7 @@ impl Supervisor {
             let _ = ready.write_all(READY.as_bytes());
         }
         tokio::spawn(upgrade_keeper(Arc::clone(&link)));
-        thrift::give_back();
+        tokio::spawn(give_memory_back());
         let run = driver.run(keeper).await;
         // Whoever waits for an answer gets it before the socket goes.
         drop(ended);
@@ -243,6 +244,28 @@ impl Supervisor {
         info!("everything is down");
         link.bye(0);
         run.map_err(|e| say("signals", &e))
+    }
+}
+
+/// One heap for all threads: the few that there are wait for the disk, not for memory. Before there is a second one.
+fn share_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: a plain call.
+    unsafe {
+        nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// What the start alone has used goes back to the system: else the allocator keeps it for years. Once when the plan was
+/// made, once when the servers have started.
+async fn give_memory_back() {
+    for pause in [std::time::Duration::ZERO, STARTED] {
+        tokio::time::sleep(pause).await;
+        #[cfg(target_env = "gnu")]
+        // SAFETY: a plain call.
+        unsafe {
+            nix::libc::malloc_trim(0);
+        }
     }
 }
 

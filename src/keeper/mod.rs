@@ -29,7 +29,6 @@ mod supervisor;
 pub mod table;
 #[cfg(test)]
 mod tests;
-pub mod thrift;
 mod writer;
 
 pub use index::{INDEX_RECORD, IndexRecord};

@@ -16,7 +16,6 @@ use super::run::{Keeper, watch};
 use super::streams::Kind;
 use super::supervisor::{self, Supervisor, become_program, pidfd_of_self};
 use super::table::{Table, inherit};
-use super::thrift;
 use super::writer::Shared;
 
 impl Keeper {
@@ -104,9 +103,6 @@ impl Keeper {
 
     /// From now on it is a supervisor that another one succeeds; and one that hears signals.
     fn supervisor_is_ready(&mut self) {
-        if !self.was_ready {
-            thrift::give_back();
-        }
         self.was_ready = true;
         if let Some(supervisor) = &mut self.supervisor {
             supervisor.is_ready = true;
