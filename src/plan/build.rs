@@ -60,7 +60,8 @@ fn spec(lane: &Lane<'_>, ids: &HashMap<&str, u32>, caller: &BTreeMap<String, Str
     let instance = lane.instance;
     let facts = facts::derive(lane);
     let working_dir = lane.path("working_dir", instance.working_dir.as_deref().unwrap_or("."));
-    let environment = environment_of(lane, &facts, caller);
+    let environment: BTreeMap<String, String> =
+        environment_of(lane, &facts, caller).into_iter().map(|(name, variable)| (name, variable.value)).collect();
     let pre_start = instance
         .pre_start
         .iter()
@@ -109,30 +110,55 @@ fn inherited(
     asked.filter(|name| caller.contains_key(*name) && environment.get(*name) == caller.get(*name)).cloned().collect()
 }
 
+/// A variable of the environment, and who said so.
+pub struct Variable {
+    pub value: String,
+    pub from: Giver,
+}
+
+/// Who gives a variable its value.
+pub enum Giver {
+    /// `inherit_env`.
+    Caller,
+    /// What holds for the framework unless somebody says otherwise.
+    Framework,
+    /// A line of an `env_file`.
+    EnvFile(PathBuf, usize),
+    /// `environment`.
+    Written,
+    /// A fact.
+    Fact,
+}
+
 /// Lowest first: inherited, the framework's defaults, `env_file`, `environment`; facts cannot be overridden.
-fn environment_of(lane: &Lane<'_>, facts: &Facts, caller: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+pub fn environment_of(lane: &Lane<'_>, facts: &Facts, caller: &BTreeMap<String, String>) -> BTreeMap<String, Variable> {
     let instance = lane.instance;
     let mut environment = BTreeMap::new();
+    let give = |from: fn() -> Giver| move |(name, value)| (name, Variable { value, from: from() });
     for name in &instance.inherit_env {
-        match environment::reserved(name) {
-            Some(fault) => lane.report(instance.origin("inherit_env"), "inherit_env", fault),
-            None => environment.extend(caller.get(name).map(|value| (name.clone(), value.clone()))),
+        if let Some(fault) = environment::reserved(name) {
+            lane.report(instance.origin("inherit_env"), "inherit_env", fault);
+        } else {
+            let inherited = caller.get(name).map(|value| (name.clone(), value.clone()));
+            environment.extend(inherited.map(give(|| Giver::Caller)));
         }
     }
-    environment.extend(environment::defaults(instance.name.as_str(), &instance.command, facts));
+    let defaults = environment::defaults(instance.name.as_str(), &instance.command, facts);
+    environment.extend(defaults.map(give(|| Giver::Framework)));
     for file in &instance.env_file {
         env_file(lane, file, caller, &mut environment);
     }
     for (name, template) in &instance.environment {
         let key = format!("environment.{name}");
-        match environment::reserved(name) {
-            Some(fault) => lane.report(instance.origin(&key), &key, fault),
-            None => {
-                environment.insert(name.clone(), lane.fill(&key, template));
-            }
+        if let Some(fault) = environment::reserved(name) {
+            lane.report(instance.origin(&key), &key, fault);
+        } else {
+            let value = lane.fill(&key, template);
+            environment.insert(name.clone(), Variable { value, from: Giver::Written });
         }
     }
-    environment.extend(environment::of_facts(instance.name.as_str(), facts));
+    let facts = environment::of_facts(instance.name.as_str(), facts);
+    environment.extend(facts.into_iter().map(give(|| Giver::Fact)));
     environment
 }
 
@@ -141,9 +167,9 @@ fn env_file(
     lane: &Lane<'_>,
     file: &EnvFile,
     caller: &BTreeMap<String, String>,
-    environment: &mut BTreeMap<String, String>,
+    environment: &mut BTreeMap<String, Variable>,
 ) {
-    let path: PathBuf = tidy(&lane.settings.root.join(lane.fill_at(file.place, "env_file", &file.path)));
+    let path = env_file_path(lane, file);
     if !file.required && !path.exists() {
         return;
     }
@@ -157,13 +183,18 @@ fn env_file(
                 match environment::reserved(&name) {
                     Some(fault) => report(Fault { what: format!("line {line}: {}", fault.what), hint: fault.hint }),
                     None => {
-                        environment.insert(name, value);
+                        environment.insert(name, Variable { value, from: Giver::EnvFile(path.clone(), line) });
                     }
                 }
             }
         }
         Err(faults) => faults.into_iter().for_each(report),
     }
+}
+
+/// Where an `env_file` is.
+pub fn env_file_path(lane: &Lane<'_>, file: &EnvFile) -> PathBuf {
+    tidy(&lane.settings.root.join(lane.fill_at(file.place, "env_file", &file.path)))
 }
 
 fn healthcheck(lane: &Lane<'_>, working_dir: &Path) -> Option<HealthCheck> {

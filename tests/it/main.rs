@@ -15,6 +15,7 @@ mod api;
 mod apply;
 mod bad_input;
 mod example;
+mod explained;
 mod faults;
 mod fuzz_corpus;
 mod health;
