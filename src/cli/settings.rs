@@ -1,6 +1,6 @@
 //! Verbs about the file: config, check.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -131,21 +131,18 @@ const SECRET: &str = "(secret)";
 const WIDEST: usize = 56;
 
 /// The values of all variables whose names promise a secret: an `env_file` may give one another name.
-fn secrets_of<'a>(
-    used: &'a BTreeMap<String, Option<String>>,
-    caller: &'a BTreeMap<String, String>,
-) -> BTreeSet<&'a str> {
+fn secrets_of<'a>(used: &'a BTreeMap<String, Option<String>>, caller: &'a BTreeMap<String, String>) -> Vec<&'a str> {
     let used = used.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
     let named = used.chain(caller).filter(|(name, value)| secrets::is_secret(name) && !value.is_empty());
     named.map(|(_, value)| value.as_str()).collect()
 }
 
 /// Hides what is secret, and makes a value one for people.
-fn veil(explained: &mut Explained, known: &BTreeSet<&str>) {
+fn veil(explained: &mut Explained, known: &[&str]) {
     tidy(&mut explained.value);
     secrets::hide(&mut explained.value);
     let Value::String(text) = &mut explained.value else { return };
-    if known.contains(text.as_str()) {
+    if known.contains(&text.as_str()) {
         SECRET.clone_into(text);
         return;
     }

@@ -60,8 +60,7 @@ fn spec(lane: &Lane<'_>, ids: &HashMap<&str, u32>, caller: &BTreeMap<String, Str
     let instance = lane.instance;
     let facts = facts::derive(lane);
     let working_dir = lane.path("working_dir", instance.working_dir.as_deref().unwrap_or("."));
-    let environment: BTreeMap<String, String> =
-        environment_of(lane, &facts, caller).into_iter().map(|(name, variable)| (name, variable.value)).collect();
+    let environment = environment_of(lane, &facts, caller, &mut |_, _| {});
     let pre_start = instance
         .pre_start
         .iter()
@@ -110,12 +109,6 @@ fn inherited(
     asked.filter(|name| caller.contains_key(*name) && environment.get(*name) == caller.get(*name)).cloned().collect()
 }
 
-/// A variable of the environment, and who said so.
-pub struct Variable {
-    pub value: String,
-    pub from: Giver,
-}
-
 /// Who gives a variable its value.
 pub enum Giver {
     /// `inherit_env`.
@@ -130,35 +123,44 @@ pub enum Giver {
     Fact,
 }
 
-/// Lowest first: inherited, the framework's defaults, `env_file`, `environment`; facts cannot be overridden.
-pub fn environment_of(lane: &Lane<'_>, facts: &Facts, caller: &BTreeMap<String, String>) -> BTreeMap<String, Variable> {
+/// Lowest first: inherited, the framework's defaults, `env_file`, `environment`; facts cannot be overridden. `note` hears
+/// who gives a variable its value; of several the last one does.
+pub fn environment_of(
+    lane: &Lane<'_>,
+    facts: &Facts,
+    caller: &BTreeMap<String, String>,
+    note: &mut dyn FnMut(&str, Giver),
+) -> BTreeMap<String, String> {
     let instance = lane.instance;
     let mut environment = BTreeMap::new();
-    let give = |from: fn() -> Giver| move |(name, value)| (name, Variable { value, from: from() });
     for name in &instance.inherit_env {
         if let Some(fault) = environment::reserved(name) {
             lane.report(instance.origin("inherit_env"), "inherit_env", fault);
-        } else {
-            let inherited = caller.get(name).map(|value| (name.clone(), value.clone()));
-            environment.extend(inherited.map(give(|| Giver::Caller)));
+        } else if let Some(value) = caller.get(name) {
+            note(name, Giver::Caller);
+            environment.insert(name.clone(), value.clone());
         }
     }
-    let defaults = environment::defaults(instance.name.as_str(), &instance.command, facts);
-    environment.extend(defaults.map(give(|| Giver::Framework)));
+    for (name, value) in environment::defaults(instance.name.as_str(), &instance.command, facts) {
+        note(&name, Giver::Framework);
+        environment.insert(name, value);
+    }
     for file in &instance.env_file {
-        env_file(lane, file, caller, &mut environment);
+        env_file(lane, file, caller, note, &mut environment);
     }
     for (name, template) in &instance.environment {
         let key = format!("environment.{name}");
         if let Some(fault) = environment::reserved(name) {
             lane.report(instance.origin(&key), &key, fault);
         } else {
-            let value = lane.fill(&key, template);
-            environment.insert(name.clone(), Variable { value, from: Giver::Written });
+            note(name, Giver::Written);
+            environment.insert(name.clone(), lane.fill(&key, template));
         }
     }
-    let facts = environment::of_facts(instance.name.as_str(), facts);
-    environment.extend(facts.into_iter().map(give(|| Giver::Fact)));
+    for (name, value) in environment::of_facts(instance.name.as_str(), facts) {
+        note(&name, Giver::Fact);
+        environment.insert(name, value);
+    }
     environment
 }
 
@@ -167,7 +169,8 @@ fn env_file(
     lane: &Lane<'_>,
     file: &EnvFile,
     caller: &BTreeMap<String, String>,
-    environment: &mut BTreeMap<String, Variable>,
+    note: &mut dyn FnMut(&str, Giver),
+    environment: &mut BTreeMap<String, String>,
 ) {
     let path = env_file_path(lane, file);
     if !file.required && !path.exists() {
@@ -180,12 +183,12 @@ fn env_file(
     match config::read_env_file(&path, &|name| caller.get(name).cloned()) {
         Ok(variables) => {
             for EnvEntry { name, value, line } in variables {
-                match environment::reserved(&name) {
-                    Some(fault) => report(Fault { what: format!("line {line}: {}", fault.what), hint: fault.hint }),
-                    None => {
-                        environment.insert(name, Variable { value, from: Giver::EnvFile(path.clone(), line) });
-                    }
+                if let Some(fault) = environment::reserved(&name) {
+                    report(Fault { what: format!("line {line}: {}", fault.what), hint: fault.hint });
+                    continue;
                 }
+                note(&name, Giver::EnvFile(path.clone(), line));
+                environment.insert(name, value);
             }
         }
         Err(faults) => faults.into_iter().for_each(report),

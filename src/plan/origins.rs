@@ -7,13 +7,13 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::config::{Collector, Instance, LANE_KEYS, Place, Settings};
 
-use super::build::{Giver, Variable, env_file_path, environment_of};
+use super::build::{Giver, env_file_path, environment_of};
 use super::lane::Lane;
-use super::spec::{Database, HealthTest, Plan, Spec};
+use super::spec::{HealthTest, Plan, Spec};
 use super::{environment, facts};
 
 /// One value and where it comes from.
@@ -25,7 +25,6 @@ pub struct Explained {
     /// As resolved.
     pub value: Value,
     /// From where.
-    #[serde(flatten)]
     pub origin: Origin,
 }
 
@@ -104,10 +103,7 @@ pub fn explain(
     let collector = Collector::over(&settings.sources);
     let lane = Lane { settings, instance, collector: &collector };
     let mut table = Table { settings, lane: &lane, spec, is_secret, secret, rows: Vec::new() };
-    table.what_runs(plan);
-    table.lane();
-    table.health();
-    table.ends();
+    table.keys(plan);
     table.variables(caller);
     table.rows
 }
@@ -121,137 +117,151 @@ struct Table<'a> {
     rows: Vec<Explained>,
 }
 
+/// The keys in the order of the reference, and where their values are in a spec.
+const ROWS: [(&str, &str); 45] = [
+    ("command", "/command"),
+    ("working_dir", "/working_dir"),
+    ("framework", "/facts/framework"),
+    ("host", "/facts/host"),
+    ("port", "/facts/port"),
+    ("env_file", ""),
+    ("inherit_env", ""),
+    ("pre_start", "/pre_start"),
+    ("pre_start_timeout", "/pre_start_timeout"),
+    ("depends_on", ""),
+    ("lane", "/facts/lane"),
+    ("database.engine", "/facts/database/engine"),
+    ("database.path", "/facts/database/path"),
+    ("database.url", "/facts/database/url"),
+    ("database.name", "/facts/database/name"),
+    ("cache.backend", "/facts/cache/backend"),
+    ("cache.url", "/facts/cache/url"),
+    ("cache.prefix", "/facts/cache/prefix"),
+    ("cache.location", "/facts/cache/location"),
+    ("cache.timeout", "/facts/cache/timeout"),
+    ("cookies.session", "/facts/session_cookie"),
+    ("cookies.csrf", "/facts/csrf_cookie"),
+    ("static_root", "/facts/static_root"),
+    ("media_root", "/facts/media_root"),
+    ("secret.file", "/facts/secret_file"),
+    ("secret.env", "/facts/secret_in_environment"),
+    ("channels.url", "/facts/channels_url"),
+    ("channels.prefix", "/facts/channels_prefix"),
+    ("healthcheck", "/healthcheck/test"),
+    ("healthcheck.interval", "/healthcheck/interval"),
+    ("healthcheck.timeout", "/healthcheck/timeout"),
+    ("healthcheck.retries", "/healthcheck/retries"),
+    ("healthcheck.start_period", "/healthcheck/start_period"),
+    ("healthcheck.start_interval", "/healthcheck/start_interval"),
+    ("healthcheck.on_unhealthy", "/healthcheck/restart_unhealthy"),
+    ("restart", "/restart/policy"),
+    ("restart_policy.delay", "/restart/delay"),
+    ("restart_policy.max_delay", "/restart/max_delay"),
+    ("restart_policy.max_attempts", "/restart/max_attempts"),
+    ("restart_policy.window", "/restart/window"),
+    ("stop_signal", "/stop_signal"),
+    ("stop_grace_period", "/stop_grace_period"),
+    ("logging.max_size", ""),
+    ("logging.max_files", "/logging/max_files"),
+    ("logging.compress", "/logging/compress"),
+];
+
 impl Table<'_> {
-    fn what_runs(&mut self, plan: &Plan) {
-        let (lane, spec) = (self.lane, self.spec);
-        self.add("command", &spec.command);
-        self.add("working_dir", &spec.working_dir);
-        self.add("framework", spec.facts.framework);
-        self.add("host", spec.facts.host);
-        self.add("port", spec.facts.port);
-        for (index, file) in lane.instance.env_file.iter().enumerate() {
-            self.add_at(format!("env_file[{index}]"), file.place, json!(env_file_path(lane, file)));
-        }
-        self.add("inherit_env", &lane.instance.inherit_env);
-        for (index, command) in spec.pre_start.iter().enumerate() {
-            self.add(&format!("pre_start[{index}]"), command);
-        }
-        self.add("pre_start_timeout", spec.pre_start_timeout);
-        for dependency in &spec.depends_on {
-            let name = &plan.spec(dependency.on).name;
-            if let Some(written) = lane.instance.depends_on.iter().find(|written| written.on == *name) {
-                self.add_at(format!("depends_on.{name}"), written.place, json!(dependency.condition));
-            }
-        }
-    }
-
-    fn lane(&mut self) {
-        let facts = &self.spec.facts;
-        self.add("lane", &facts.lane);
-        match &facts.database {
-            Database::Sqlite { path } => {
-                self.add("database.engine", "sqlite");
-                self.add("database.path", path);
-            }
-            Database::Postgres { url, name, application_name: _ } => {
-                self.add("database.engine", "postgres");
-                self.add("database.url", url);
-                self.add("database.name", name);
-            }
-        }
-        self.add("cache.backend", facts.cache.backend);
-        self.add("cache.url", &facts.cache.url);
-        self.add("cache.prefix", &facts.cache.prefix);
-        self.add("cache.location", &facts.cache.location);
-        self.add("cache.timeout", facts.cache.timeout);
-        self.add("cookies.session", &facts.session_cookie);
-        self.add("cookies.csrf", &facts.csrf_cookie);
-        self.add("static_root", &facts.static_root);
-        self.add("media_root", &facts.media_root);
-        self.add("secret.file", &facts.secret_file);
-        self.add("secret.env", facts.secret_in_environment);
-        self.add("channels.url", &facts.channels_url);
-        self.add("channels.prefix", &facts.channels_prefix);
-    }
-
-    fn health(&mut self) {
-        let Some(check) = &self.spec.healthcheck else {
-            let source = if self.lane.instance.origins.contains_key("healthcheck.test") {
-                "healthcheck.test"
-            } else {
-                "healthcheck.disable"
-            };
-            return self.add_from("healthcheck", source, "none");
-        };
-        match &check.test {
-            HealthTest::Http { scheme, path, expect_status: (least, most), headers, body } => {
-                self.add("healthcheck.path", path);
-                self.add("healthcheck.scheme", scheme);
-                let status = if least == most { least.to_string() } else { format!("{least}-{most}") };
-                self.add("healthcheck.expect_status", status);
-                for (name, value) in headers {
-                    self.add_from(&format!("healthcheck.headers.{name}"), "healthcheck.headers", value);
+    fn keys(&mut self, plan: &Plan) {
+        let (instance, spec) = (self.lane.instance, self.spec);
+        let document = serde_json::to_value(spec).unwrap_or_default();
+        for (key, pointer) in ROWS {
+            let value = document.pointer(pointer).cloned().unwrap_or_default();
+            match key {
+                "env_file" => {
+                    for (index, file) in instance.env_file.iter().enumerate() {
+                        let path = env_file_path(self.lane, file).display().to_string();
+                        self.add_at(format!("env_file[{index}]"), file.place, Value::from(path));
+                    }
                 }
-                self.add("healthcheck.body", body);
+                "inherit_env" => self.add(key, Value::from(instance.inherit_env.clone())),
+                "pre_start" => {
+                    for (index, command) in spec.pre_start.iter().enumerate() {
+                        self.add(&format!("pre_start[{index}]"), Value::from(command.clone()));
+                    }
+                }
+                "depends_on" => {
+                    for (written, resolved) in instance.depends_on.iter().zip(&spec.depends_on) {
+                        let condition = serde_json::to_value(resolved.condition).unwrap_or_default();
+                        let name = &plan.spec(resolved.on).name;
+                        self.add_at(format!("depends_on.{name}"), written.place, condition);
+                    }
+                }
+                "healthcheck" => self.question(&value),
+                "healthcheck.on_unhealthy" => {
+                    let words = value.as_bool().map(|restarts| if restarts { "restart" } else { "none" });
+                    self.add(key, Value::from(words));
+                }
+                // Also said by `restart: on-failure:N`.
+                "restart_policy.max_attempts" if self.place(key).is_none() => self.add_from(key, "restart", value),
+                "logging.max_size" => self.add(key, Value::from(size(spec.logging.max_size))),
+                key => self.add(key, value),
             }
-            HealthTest::Tcp => self.add("healthcheck.tcp", true),
-            HealthTest::Command(words) => self.add("healthcheck.test", words),
         }
-        self.add("healthcheck.interval", check.interval);
-        self.add("healthcheck.timeout", check.timeout);
-        self.add("healthcheck.retries", check.retries);
-        self.add("healthcheck.start_period", check.start_period);
-        self.add("healthcheck.start_interval", check.start_interval);
-        let unhealthy = if check.restart_unhealthy { "restart" } else { "none" };
-        self.add("healthcheck.on_unhealthy", unhealthy);
     }
 
-    fn ends(&mut self) {
-        let (spec, restart) = (self.spec, &self.spec.restart);
-        self.add("restart", restart.policy);
-        self.add("restart_policy.delay", restart.delay);
-        self.add("restart_policy.max_delay", restart.max_delay);
-        let attempts = "restart_policy.max_attempts";
-        let source = if self.lane.instance.origins.contains_key(attempts) { attempts } else { "restart" };
-        self.add_from(attempts, source, restart.max_attempts);
-        self.add("restart_policy.window", restart.window);
-        self.add("stop_signal", spec.stop_signal);
-        self.add("stop_grace_period", spec.stop_grace_period);
-        self.add("logging.max_size", size(spec.logging.max_size));
-        self.add("logging.max_files", spec.logging.max_files);
-        self.add("logging.compress", spec.logging.compress);
+    /// What a health check asks.
+    fn question(&mut self, test: &Value) {
+        match self.spec.healthcheck.as_ref().map(|check| &check.test) {
+            None => {
+                let none = if self.place("healthcheck.test").is_some() { "test" } else { "disable" };
+                self.add_from("healthcheck", &format!("healthcheck.{none}"), Value::from("none"));
+            }
+            Some(HealthTest::Tcp) => self.add("healthcheck.tcp", Value::from(true)),
+            Some(HealthTest::Command(words)) => self.add("healthcheck.test", Value::from(words.clone())),
+            Some(HealthTest::Http { expect_status: (least, most), headers, .. }) => {
+                for key in ["path", "scheme", "body"] {
+                    let value = test.pointer(&format!("/http/{key}")).cloned().unwrap_or_default();
+                    self.add(&format!("healthcheck.{key}"), value);
+                }
+                let status = if least == most { least.to_string() } else { format!("{least}-{most}") };
+                self.add("healthcheck.expect_status", Value::from(status));
+                for (name, value) in headers {
+                    let key = format!("healthcheck.headers.{name}");
+                    self.add_from(&key, "healthcheck.headers", Value::from(value.as_str()));
+                }
+            }
+        }
     }
 
     fn variables(&mut self, caller: &BTreeMap<String, String>) {
-        for (name, Variable { value, from }) in environment_of(self.lane, &self.spec.facts, caller) {
+        let mut givers: Vec<(String, Giver)> = Vec::new();
+        let mut note = |name: &str, giver| givers.push((name.to_owned(), giver));
+        let environment = environment_of(self.lane, &self.spec.facts, caller, &mut note);
+        for (name, value) in environment {
             let key = format!("environment.{name}");
-            let origin = match from {
-                Giver::Written => {
-                    self.add(&key, value);
+            let last = givers.iter().rposition(|(given, _)| *given == name).map(|at| givers.remove(at).1);
+            let origin = match last {
+                Some(Giver::Written) => {
+                    self.add(&key, Value::from(value));
                     continue;
                 }
-                Giver::Caller => Origin::Caller,
-                Giver::Framework => Origin::Default,
-                Giver::EnvFile(file, line) => Origin::EnvFile { file, line },
-                Giver::Fact => environment::key_of(&name).map_or(Origin::Default, |key| Origin::Key { key }),
+                Some(Giver::Caller) => Origin::Caller,
+                Some(Giver::EnvFile(file, line)) => Origin::EnvFile { file, line },
+                Some(Giver::Fact) => environment::key_of(&name).map_or(Origin::Default, |key| Origin::Key { key }),
+                Some(Giver::Framework) | None => Origin::Default,
             };
             // What a key may not show, its variable may not either.
             let value = match origin {
-                Origin::Key { key } if self.is_below_of_secret(key) => json!(self.secret),
-                _ => json!(value),
+                Origin::Key { key } if self.is_below_of_secret(key) => Value::from(self.secret),
+                _ => Value::from(value),
             };
             self.rows.push(Explained { key, value, origin });
         }
     }
 
     /// A value and the key that says it.
-    fn add(&mut self, key: &str, value: impl Serialize) {
+    fn add(&mut self, key: &str, value: Value) {
         self.add_from(key, key, value);
     }
 
     /// A value that `source` says, where that is not the key under which it is shown; nothing where there is no value.
-    fn add_from(&mut self, key: &str, source: &str, value: impl Serialize) {
-        let value = serde_json::to_value(value).unwrap_or_default();
+    fn add_from(&mut self, key: &str, source: &str, value: Value) {
         if value.is_null() {
             return;
         }
@@ -265,7 +275,7 @@ impl Table<'_> {
     }
 
     fn add_at(&mut self, key: String, place: Place, value: Value) {
-        let value = if self.is_of_secret(place) { json!(self.secret) } else { value };
+        let value = if self.is_of_secret(place) { Value::from(self.secret) } else { value };
         self.rows.push(Explained { key, value, origin: self.written(place) });
     }
 
@@ -302,7 +312,7 @@ impl Table<'_> {
     /// `value` without what came out of a secret variable; of a list only the items that did.
     fn veiled(&self, key: &str, value: Value) -> Value {
         let veil = |key: &str, value: Value| match self.place(key) {
-            Some(place) if self.is_of_secret(place) => json!(self.secret),
+            Some(place) if self.is_of_secret(place) => Value::from(self.secret),
             _ => value,
         };
         match value {

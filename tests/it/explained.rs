@@ -93,13 +93,13 @@ fn an_explanation_is_there_for_programs_too() {
     let fleet = shop();
     let json: Value = serde_json::from_str(&fleet.run(&[&LAYERS[..], &["--json"]].concat()).expect(0).out).unwrap();
     let web = &json["instances"]["web"];
-    let expected = serde_json::json!({
-        "value": "dummy", "from": "file", "file": "instances.yaml", "line": 20, "part": "defaults of the profile dev",
+    let origin = serde_json::json!({
+        "from": "file", "file": "instances.yaml", "line": 20, "part": "defaults of the profile dev",
     });
-    assert_eq!(web["cache.backend"], expected);
+    assert_eq!(web["cache.backend"], serde_json::json!({"value": "dummy", "origin": origin}));
     assert_eq!(web["port"]["value"], fleet.port(0));
-    assert_eq!(web["cookies.csrf"]["formula"], "csrftoken_{lane}");
-    assert_eq!(web["restart_policy.delay"]["path"], "instances.web.restart_policy.delay");
+    assert_eq!(web["cookies.csrf"]["origin"]["formula"], "csrftoken_{lane}");
+    assert_eq!(web["restart_policy.delay"]["origin"]["path"], "instances.web.restart_policy.delay");
     assert_eq!(json["instances"].as_object().unwrap().keys().collect::<Vec<_>>(), ["web", "db", "worker"]);
 }
 

@@ -445,6 +445,8 @@ fn each(value: &Value, path: &str, count: &mut usize) {
             for word in ["title", "description"] {
                 assert!(property[word].as_str().is_some_and(|text| !text.is_empty()), "{path}.{name} has no {word}");
             }
+            let has_shape = ["type", "anyOf", "allOf"].iter().any(|word| property.get(word).is_some());
+            assert!(has_shape, "{path}.{name} takes anything");
             each(property, &format!("{path}.{name}"), count);
         }
     }
