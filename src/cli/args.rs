@@ -79,6 +79,8 @@ pub enum Verb {
     Config(Config),
     /// Check the file, and that nothing collides
     Check(Check),
+    /// Print a JSON Schema of the file, for editors
+    Schema,
     /// Make the fleet a service of systemd: it starts at boot, and what is killed is replaced
     InstallService(InstallService),
     /// Stop the fleet's service and remove it
@@ -287,6 +289,12 @@ pub struct Exec {
 /// `config`.
 #[derive(Debug, Args)]
 pub struct Config {
+    /// Instances, globs or presets [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Say of each value of the file where it comes from
+    #[arg(long, conflicts_with = "reveal")]
+    pub explain: bool,
     /// As JSON
     #[arg(long)]
     pub json: bool,

@@ -11,6 +11,7 @@ mod out;
 mod paint;
 mod place;
 mod report;
+mod schema;
 mod secrets;
 mod service;
 mod settings;
@@ -80,6 +81,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Exec(arguments) => lane::exec(&fleet, &arguments),
         Verb::Config(arguments) => settings::config(&fleet, &arguments),
         Verb::Check(arguments) => settings::check(&fleet, &arguments),
+        Verb::Schema => schema::run(),
         Verb::InstallService(arguments) => service::install(&fleet, &arguments),
         Verb::UninstallService(arguments) => service::uninstall(&fleet, &arguments),
         Verb::Other(words) => other(&place, &values, &words),

@@ -1,6 +1,6 @@
 //! What is hidden unless `--reveal` asks for it: values whose names promise a secret, and passwords in URLs.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// What stands for a secret that is not revealed.
 pub const HIDDEN: &str = "(hidden; --reveal shows it)";
@@ -33,22 +33,34 @@ pub fn shown(name: &str, value: &str) -> String {
     if is_secret(name) { HIDDEN.to_owned() } else { without_password(value) }
 }
 
-/// Hides what is secret in a whole document; of maps called `environment` the names count too.
+/// The value of the header `name` as it may be shown.
+#[must_use]
+pub fn header(name: &str, value: &str) -> String {
+    let name = name.to_ascii_lowercase();
+    let is_login = ["authorization", "proxy-authorization", "cookie"].contains(&name.as_str());
+    if is_login || is_secret(&name.replace('-', "_")) { HIDDEN.to_owned() } else { value.to_owned() }
+}
+
+/// Hides what is secret in a whole document; of maps called `environment` and `headers` the names count too.
 pub fn hide(value: &mut Value) {
     match value {
         Value::String(text) => *text = without_password(text),
         Value::Array(list) => list.iter_mut().for_each(hide),
         Value::Object(map) => {
-            if let Some(Value::Object(environment)) = map.get_mut("environment") {
-                for (name, value) in environment {
-                    if let Value::String(text) = value {
-                        *text = shown(name, text);
-                    }
-                }
-            }
+            hide_named(map, "environment", shown);
+            hide_named(map, "headers", header);
             map.values_mut().for_each(hide);
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn hide_named(map: &mut Map<String, Value>, key: &str, shown: fn(&str, &str) -> String) {
+    let Some(Value::Object(named)) = map.get_mut(key) else { return };
+    for (name, value) in named {
+        if let Value::String(text) = value {
+            *text = shown(name, text);
+        }
     }
 }
 
@@ -76,9 +88,11 @@ mod tests {
         assert!(
             is_secret("DB_PASSWORD") && is_secret("my_token") && !is_secret("SECRET_KEY_FILE") && !is_secret("PATH")
         );
-        let mut document = serde_json::json!({"a": [{"environment": {"TOKEN": "x", "B": "y"}, "url": "a://b:c@d"}]});
+        let mut document = serde_json::json!({"a": [{"environment": {"TOKEN": "x", "B": "y"}, "url": "a://b:c@d",
+            "headers": {"Host": "h", "Authorization": "Basic x", "X-Api-Key": "y"}}]});
         hide(&mut document);
-        let expected = serde_json::json!({"a": [{"environment": {"TOKEN": HIDDEN, "B": "y"}, "url": "a://b:***@d"}]});
+        let expected = serde_json::json!({"a": [{"environment": {"TOKEN": HIDDEN, "B": "y"}, "url": "a://b:***@d",
+            "headers": {"Host": "h", "Authorization": HIDDEN, "X-Api-Key": HIDDEN}}]});
         assert_eq!(document, expected);
     }
 }

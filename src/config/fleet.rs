@@ -1,10 +1,11 @@
-//! The keys of the whole file, and what instances must be to each other: names, lanes, presets, profiles.
+//! Reads the keys of the whole file, and looks at what instances must be to each other: names, lanes, presets, profiles.
 //!
 //! Takes the layered documents, gives the settings; reads every layer, also those that another one hides.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::instance::{self, LANE_KEYS, Part};
+use super::keys::{FILE, INSTANCE, PRESET, PROFILE};
 use super::layers::{Layered, LayeredInstance, down};
 use super::near::did_you_mean;
 use super::node::{Map, Node, Value};
@@ -39,7 +40,7 @@ pub fn read(
     collector: &Collector,
 ) -> Option<Fleet> {
     let scope = Scope::new(collector, "");
-    let mut keys = Keys::open(&scope, &layered.whole, "")?;
+    let mut keys = Keys::open(&scope, &layered.whole, "", &FILE)?;
     keys.take("version", version);
     let name = keys.take("name", value::name);
     let namespace = keys.take("namespace", value::name);
@@ -102,7 +103,7 @@ fn layer_faults(node: Option<&Node>, path: &str, inherit: &dyn Fn(&str) -> Optio
     let Some(node) = node else { return };
     let scope = Scope::new(collector, path);
     let Ok(name) = InstanceName::parse("defaults") else { return };
-    if let Some(mut keys) = Keys::open(&scope, node, "") {
+    if let Some(mut keys) = Keys::open(&scope, node, "", &INSTANCE) {
         instance::read(&mut keys, &mut Instance::new(name, node.place), inherit, Part::Layer);
         keys.finish();
     }
@@ -126,7 +127,7 @@ fn profiles(
             nested.report(entry.place, &shown, fault);
         }
         names.push(entry.key.clone());
-        let Some(mut sheet) = nested.nested(&entry.value, &shown) else { continue };
+        let Some(mut sheet) = nested.nested(&entry.value, &shown, &PROFILE) else { continue };
         let defaults = sheet.entry("defaults").map(|entry| &entry.value);
         layer_faults(defaults, &format!("profiles.{shown}.defaults"), inherit, collector);
         let instances = sheet.entry("instances").map(|entry| &entry.value);
@@ -172,7 +173,7 @@ fn read_instance(
     let scope = Scope::new(collector, format!("instances.{name}"));
     let mut instance = Instance::new(name, layered.place);
     // What is no map was reported, and is an instance all the same: others may name it.
-    if let Some(mut keys) = Keys::open(&scope, &layered.merged, "") {
+    if let Some(mut keys) = Keys::open(&scope, &layered.merged, "", &INSTANCE) {
         instance::read(&mut keys, &mut instance, inherit, Part::Whole);
         keys.finish();
     }
@@ -244,7 +245,7 @@ fn presets(
         let scope = Scope::new(collector, format!("presets.{shown}"));
         let (list, path, profile) = match &entry.value.value {
             Value::Map(_) => {
-                let Some(mut preset) = Keys::open(&scope, &entry.value, "") else { continue };
+                let Some(mut preset) = Keys::open(&scope, &entry.value, "", &PRESET) else { continue };
                 let profile = preset.take("profile", |node| {
                     let profile = value::text(node)?;
                     if profiles.contains(&profile) {

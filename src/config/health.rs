@@ -1,9 +1,10 @@
-//! The keys of `healthcheck`.
+//! Reads the keys of `healthcheck`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::instance::{Part, command};
+use super::keys::{SCHEMES, UNHEALTHY};
 use super::node::{Node, Value};
 use super::problem::Fault;
 use super::reader::{Keys, join, printable};
@@ -116,7 +117,7 @@ fn path(node: &Node) -> Result<String, Fault> {
 }
 
 fn scheme(node: &Node) -> Result<String, Fault> {
-    let scheme = value::one_of(node, &[("http", "http"), ("https", "https")])?;
+    let scheme = value::one_of(node, &SCHEMES)?;
     if scheme == "https" && !cfg!(feature = "tls") {
         let fault = Fault::new("https needs a laneway built with the cargo feature `tls`");
         return Err(fault.hint("cargo install laneway --features tls"));
@@ -128,7 +129,7 @@ fn scheme(node: &Node) -> Result<String, Fault> {
 fn status(node: &Node) -> Result<(u16, u16), Fault> {
     let text = value::text(node)?;
     let (least, most) = text.split_once('-').unwrap_or((&text, &text));
-    let code = |text: &str| text.trim().parse().ok().filter(|code| (100..600).contains(code));
+    let code = |text: &str| value::decimal(text.trim()).filter(|code| (100..600).contains(code));
     match (code(least), code(most)) {
         (Some(least), Some(most)) if least <= most => Ok((least, most)),
         _ => Err(Fault::new(format!("`{}` is no status and no range of them", node.shown()))
@@ -205,7 +206,7 @@ fn times(keys: &mut Keys<'_>) -> HealthSettings {
         timeout if timeout > MAX_TIMEOUT => Err(Fault::new("must not be longer than 5m")),
         timeout => Ok(timeout),
     });
-    let on_unhealthy = keys.take("on_unhealthy", |node| value::one_of(node, &[("restart", true), ("none", false)]));
+    let on_unhealthy = keys.take("on_unhealthy", |node| value::one_of(node, &UNHEALTHY));
     HealthSettings {
         test: TestSettings::Tcp,
         interval: keys.take("interval", value::positive_duration).unwrap_or(default.interval),

@@ -1,46 +1,23 @@
-//! The keys of one instance: each named once, here or in `health`, and read into [`Instance`].
+//! Reads the keys of one instance into [`Instance`]; those of its health check are read in `health`.
 //!
-//! Knows one instance at a time; `fleet` looks at all of them.
+//! Knows one instance at a time; `fleet` looks at all of them. Which keys there are stands in `keys`.
 
 use std::collections::BTreeMap;
 
 use super::dotenv::is_variable_name;
 use super::health;
+use super::keys::{BACKENDS, CONDITIONS, DEPENDENCY, ENGINES, ENV_FILE, FRAMEWORKS, POLICIES};
 use super::node::{Entry, Node, Scalar, Style, Value};
 use super::problem::{Fault, Place};
 use super::reader::{Keys, join, printable};
 use super::settings::{
-    CacheBackend, CacheSettings, Condition, DatabaseSettings, DependencySettings, Engine, EnvFile, Framework, Instance,
-    Logging, Restart, RestartPolicy,
+    CacheBackend, CacheSettings, Condition, DatabaseSettings, DependencySettings, EnvFile, Instance, Logging, Restart,
+    RestartPolicy,
 };
 use super::value;
 
-/// Known, but the work that makes them work comes later.
-const LATER: [&str; 3] = ["replicas", "listen", "isolation"];
 /// What belongs to a lane, so that a guest in one cannot have its own.
 pub const LANE_KEYS: [&str; 7] = ["database", "cache", "cookies", "static_root", "media_root", "secret", "channels"];
-
-const FRAMEWORKS: [(&str, Framework); 2] = [("generic", Framework::Generic), ("django", Framework::Django)];
-const ENGINES: [(&str, Engine); 2] = [("sqlite", Engine::Sqlite), ("postgres", Engine::Postgres)];
-const BACKENDS: [(&str, CacheBackend); 6] = [
-    ("redis", CacheBackend::Redis),
-    ("redis+locmem", CacheBackend::RedisLocmem),
-    ("locmem", CacheBackend::Locmem),
-    ("file", CacheBackend::File),
-    ("database", CacheBackend::Database),
-    ("dummy", CacheBackend::Dummy),
-];
-const CONDITIONS: [(&str, Condition); 3] = [
-    ("service_started", Condition::ServiceStarted),
-    ("service_healthy", Condition::ServiceHealthy),
-    ("service_completed_successfully", Condition::ServiceCompletedSuccessfully),
-];
-const POLICIES: [(&str, RestartPolicy); 4] = [
-    ("no", RestartPolicy::No),
-    ("on-failure", RestartPolicy::OnFailure),
-    ("always", RestartPolicy::Always),
-    ("unless-stopped", RestartPolicy::UnlessStopped),
-];
 
 /// How complete what is read is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,9 +77,6 @@ pub fn read(keys: &mut Keys<'_>, instance: &mut Instance, inherit: &dyn Fn(&str)
     set(&mut instance.depends_on, depends_on(keys));
     set(&mut instance.pre_start, pre_start(keys));
     set(&mut instance.pre_start_timeout, keys.take("pre_start_timeout", value::positive_duration));
-    for key in LATER {
-        keys.refuse_later(key);
-    }
 }
 
 fn read_command(keys: &mut Keys<'_>, instance: &mut Instance, part: Part) {
@@ -205,7 +179,7 @@ fn env_files(keys: &mut Keys<'_>) -> Option<Vec<EnvFile>> {
 
 fn env_file(keys: &Keys<'_>, node: &Node, path: &str) -> Option<EnvFile> {
     if let Value::Map(_) = node.value {
-        let mut nested = keys.nested(node, path)?;
+        let mut nested = keys.nested(node, path, &ENV_FILE)?;
         let file = nested.take("path", value::filled_text);
         let required = nested.take("required", value::boolean).unwrap_or(true);
         if file.is_none() {
@@ -242,9 +216,6 @@ fn database(mut keys: Keys<'_>, part: Part) -> DatabaseSettings {
             keys.report(entry.place, key, fault.hint("add `engine: postgres`, or use `path`"));
         }
     }
-    for key in ["create", "max_connections", "template"] {
-        keys.refuse_later(key);
-    }
     keys.finish();
     DatabaseSettings { engine: engine.unwrap_or_default(), path, url, name }
 }
@@ -265,7 +236,6 @@ fn cache(mut keys: Keys<'_>, part: Part) -> CacheSettings {
         location: keys.take("location", value::filled_text),
         timeout: keys.take("timeout", value::duration).unwrap_or(default.timeout),
     };
-    keys.refuse_later("clear");
     keys.finish();
     settings
 }
@@ -319,7 +289,7 @@ fn restart_policy(node: &Node) -> Result<(RestartPolicy, Option<u32>), Fault> {
             return Ok((RestartPolicy::No, None));
         }
         if let Some(attempts) = scalar.text.strip_prefix("on-failure:") {
-            let attempts = attempts.parse().ok().filter(|attempts| *attempts > 0);
+            let attempts = value::decimal(attempts).filter(|attempts| *attempts > 0);
             let wrong = || Fault::new(format!("`{}` counts no attempts", node.shown())).hint("such as on-failure:5");
             return attempts.map(|attempts| (RestartPolicy::OnFailure, Some(attempts))).ok_or_else(wrong);
         }
@@ -353,7 +323,7 @@ fn depends_on(keys: &mut Keys<'_>) -> Option<Vec<DependencySettings>> {
             for item in map.iter() {
                 let path = join("depends_on", &printable(&item.key));
                 let mut condition = Condition::ServiceStarted;
-                if let Some(mut nested) = keys.nested(&item.value, &path) {
+                if let Some(mut nested) = keys.nested(&item.value, &path, &DEPENDENCY) {
                     condition = nested
                         .take("condition", |node| value::one_of(node, &CONDITIONS))
                         .unwrap_or(Condition::ServiceStarted);

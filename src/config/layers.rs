@@ -13,6 +13,7 @@ use super::near::did_you_mean;
 use super::node::{Entry, Map, Node, Scalar, Style, Value};
 use super::problem::{Collector, Fault, Place};
 use super::reader::printable;
+use super::settings::Part;
 
 /// Far above what 2000 instances need.
 const MAX_NODES: usize = 1_000_000;
@@ -29,6 +30,8 @@ pub struct Layered {
     pub whole: Node,
     /// In the order of the files.
     pub instances: Vec<LayeredInstance>,
+    /// What of the files is said of more than one instance, or by the profile.
+    pub parts: Vec<Part>,
 }
 
 /// One instance, all layers merged.
@@ -91,7 +94,38 @@ pub fn layer(mut documents: Vec<Document>, profile: Option<&str>, collector: &Co
             LayeredInstance { name: entry.key.clone(), place: entry.place, merged, own }
         })
         .collect();
-    Some(Layered { whole, instances })
+    let parts = parts(&documents, profile);
+    Some(Layered { whole, instances, parts })
+}
+
+/// Which stretches of the files are `defaults`, or the profile's.
+fn parts(documents: &[Document], profile: Option<&str>) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for Document { root, .. } in documents.iter().filter(|document| !document.is_set) {
+        let mut add = |path: &[&str], words: String| {
+            parts.extend(down(root, path).map(|node| Part { place: stretch(node), words }));
+        };
+        add(&["defaults"], "defaults".to_owned());
+        if let Some(profile) = profile {
+            add(&["profiles", profile, "defaults"], format!("defaults of the profile {profile}"));
+            add(&["profiles", profile, "instances"], format!("profile {profile}"));
+        }
+    }
+    parts
+}
+
+/// From the start of `node` to the end of the last value in it; what an alias brought stands before it, and does not count.
+fn stretch(node: &Node) -> Place {
+    fn end(node: &Node, start: Place) -> u32 {
+        let own = if (node.place.file, node.place.start) < (start.file, start.start) { 0 } else { node.place.end };
+        let below = match &node.value {
+            Value::Scalar(_) => None,
+            Value::List(items) => items.iter().map(|item| end(item, start)).max(),
+            Value::Map(map) => map.iter().map(|entry| end(&entry.value, start)).max(),
+        };
+        own.max(below.unwrap_or(0))
+    }
+    Place { end: end(node, node.place), ..node.place }
 }
 
 /// The value at `path` below `node`.

@@ -95,13 +95,13 @@ pub fn read(source: &Source) -> (Option<Settings>, Problems) {
     for document in &mut documents {
         fill_in(&mut document.root, "", &lookup, &collector);
     }
-    let fleet = if is_complete {
-        layer(documents, source.profile.as_deref(), &collector)
-            .and_then(|layered| fleet::read(&layered, source.profile.as_deref(), &lookup, &collector))
-    } else {
-        None
-    };
-    let Some(fleet) = fleet else { return (None, collector.finish()) };
+    let profile = source.profile.as_deref();
+    let layered = if is_complete { layer(documents, profile, &collector) } else { None };
+    let read = layered.and_then(|layered| {
+        let fleet = fleet::read(&layered, profile, &lookup, &collector)?;
+        Some((fleet, layered.parts))
+    });
+    let Some((fleet, parts)) = read else { return (None, collector.finish()) };
     let state_dir = root.join(fleet.state_dir.as_deref().unwrap_or(".laneway"));
     let sources = Arc::new(collector.sources.clone());
     let settings = Settings {
@@ -115,6 +115,7 @@ pub fn read(source: &Source) -> (Option<Settings>, Problems) {
         presets: fleet.presets,
         instances: fleet.instances,
         variables: used.into_inner(),
+        parts,
         sources,
     };
     (Some(settings), collector.finish())

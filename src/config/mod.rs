@@ -10,6 +10,7 @@ mod fleet;
 mod health;
 mod instance;
 mod interpolate;
+mod keys;
 mod layers;
 mod load;
 mod near;
@@ -17,6 +18,7 @@ mod node;
 mod parse;
 mod problem;
 mod reader;
+mod schema;
 mod settings;
 mod value;
 mod verbs;
@@ -27,11 +29,13 @@ pub(crate) mod scratch;
 mod tests;
 
 pub use health::is_token;
+pub use instance::LANE_KEYS;
 pub use interpolate::{Bad, Variables, interpolate};
 pub use load::{EnvEntry, Source, base_file, load, nearest_name, read, read_env_file, tidy};
 pub use problem::{Collector, Fault, Place, Problem, Problems, Sources};
+pub use schema::schema;
 pub use settings::{
     Brake, CacheBackend, CacheSettings, Condition, DatabaseSettings, DependencySettings, Engine, EnvFile, Framework,
-    HealthSettings, Instance, Logging, Preset, Restart, RestartPolicy, Settings, TestSettings,
+    HealthSettings, Instance, Logging, Part, Preset, Restart, RestartPolicy, Settings, TestSettings,
 };
 pub use verbs::RESERVED_VERBS;

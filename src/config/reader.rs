@@ -1,10 +1,11 @@
 //! Takes typed values out of a map, key by key; reports wrong and unknown keys with their paths; notes where each value stands.
 //!
-//! Knows maps and places, no key of ours: `fleet`, `instance` and `health` name those.
+//! Knows maps and places, no key of ours: `keys` declares those, `fleet`, `instance` and `health` ask for them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use super::keys::{Key, find};
 use super::near::did_you_mean;
 use super::node::{Entry, Map, Node, Value};
 use super::problem::{Collector, Fault, Place};
@@ -39,26 +40,26 @@ pub fn join(path: &str, key: &str) -> String {
     if is_joined { format!("{path}{key}") } else { format!("{path}.{key}") }
 }
 
-/// The keys of one map. What is not asked for by [`Keys::finish`] is unknown.
+/// The keys of one map. What is not declared is unknown, and what is declared must be asked for before [`Keys::finish`].
 pub struct Keys<'a> {
     scope: &'a Scope<'a>,
     map: &'a Map,
     place: Place,
     path: String,
-    known: Vec<&'static str>,
-    later: Vec<&'static str>,
+    declared: &'static [Key],
+    asked: Vec<&'static str>,
 }
 
 impl<'a> Keys<'a> {
-    /// The keys of `node`, which must be a map.
-    pub fn open(scope: &'a Scope<'a>, node: &'a Node, path: &str) -> Option<Self> {
+    /// The keys of `node`, which must be a map, as `declared`.
+    pub fn open(scope: &'a Scope<'a>, node: &'a Node, path: &str, declared: &'static [Key]) -> Option<Self> {
         let Some(map) = node.as_map() else {
             if !node.is_null() {
                 scope.report(node.place, path, Fault::new(format!("must be a map, this is {}", node.kind())));
             }
             return None;
         };
-        Some(Self { scope, map, place: node.place, path: path.to_owned(), known: Vec::new(), later: Vec::new() })
+        Some(Self { scope, map, place: node.place, path: path.to_owned(), declared, asked: Vec::new() })
     }
 
     /// Where the map stands.
@@ -68,7 +69,8 @@ impl<'a> Keys<'a> {
 
     /// The entry of `key`, unless it is absent or null.
     pub fn entry(&mut self, key: &'static str) -> Option<&'a Entry> {
-        self.known.push(key);
+        debug_assert!(find(self.declared, key).is_some_and(Key::is_of_now), "{key} is not declared in {}", self.path);
+        self.asked.push(key);
         let entry = self.map.entry(key).filter(|entry| !entry.value.is_null())?;
         self.scope.origins.borrow_mut().insert(join(&self.path, key), entry.value.place);
         Some(entry)
@@ -89,12 +91,13 @@ impl<'a> Keys<'a> {
     /// The map below `key`.
     pub fn open_key(&mut self, key: &'static str) -> Option<Keys<'a>> {
         let entry = self.entry(key)?;
-        Keys::open(self.scope, &entry.value, &join(&self.path, key))
+        let declared = find(self.declared, key).map_or(&[][..], |key| key.takes.below());
+        Keys::open(self.scope, &entry.value, &join(&self.path, key), declared)
     }
 
-    /// The map `node`, which stands at `path` below this one.
-    pub fn nested(&self, node: &'a Node, path: &str) -> Option<Keys<'a>> {
-        Keys::open(self.scope, node, &join(&self.path, path))
+    /// The map `node`, which stands at `path` below this one and has the keys `declared`.
+    pub fn nested(&self, node: &'a Node, path: &str, declared: &'static [Key]) -> Option<Keys<'a>> {
+        Keys::open(self.scope, node, &join(&self.path, path), declared)
     }
 
     /// Notes where the value at `path` below this map stands.
@@ -141,32 +144,30 @@ impl<'a> Keys<'a> {
         self.scope.report(place, &join(&self.path, key), fault);
     }
 
-    /// Reports a key that is known, but not in this version.
-    pub fn refuse_later(&mut self, key: &'static str) {
-        self.later.push(key);
-        if let Some(entry) = self.map.entry(key) {
-            let fault = Fault::new("is not supported by this version of laneway").hint("take the key out");
-            self.report(entry.place, key, fault);
-        }
-    }
-
-    /// Reports every key that was never asked for; `x-*` keys are the user's own.
+    /// Reports every key that is unknown, or of a later version; `x-*` keys are the user's own.
     pub fn finish(self) {
+        debug_assert!(
+            self.declared.iter().all(|key| !key.is_of_now() || self.asked.contains(&key.name)),
+            "not all keys of `{}` are read",
+            self.path
+        );
         for entry in self.map.iter() {
-            let key = entry.key.as_str();
-            if self.known.contains(&key) || self.later.contains(&key) || key.starts_with("x-") {
-                continue;
-            }
-            let fault = Fault { what: "is no key that is known here".to_owned(), hint: self.hint(key) };
-            self.report(entry.place, &printable(key), fault);
+            let name = entry.key.as_str();
+            let fault = match find(self.declared, name) {
+                None if name.starts_with("x-") => continue,
+                None => Fault { what: "is no key that is known here".to_owned(), hint: self.hint(name) },
+                Some(key) if key.is_of_now() => continue,
+                Some(_) => Fault::new("is not supported by this version of laneway").hint("take the key out"),
+            };
+            self.report(entry.place, &printable(name), fault);
         }
     }
 
-    fn hint(&self, key: &str) -> Option<String> {
-        did_you_mean(key, self.known.iter().copied()).or_else(|| {
-            let mut known = self.known.clone();
+    fn hint(&self, name: &str) -> Option<String> {
+        let known = || self.declared.iter().filter(|key| key.is_of_now()).map(|key| key.name);
+        did_you_mean(name, known()).or_else(|| {
+            let mut known: Vec<&str> = known().collect();
             known.sort_unstable();
-            known.dedup();
             (known.len() <= 8).then(|| format!("known are {}", known.join(", ")))
         })
     }

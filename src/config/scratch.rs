@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::tests::schema::refusal;
 use super::{Problems, Settings, Source, load};
 
 /// A folder called `project`, inside a folder that nothing else uses.
@@ -51,9 +52,25 @@ impl Scratch {
         }
     }
 
-    /// The settings in the folder.
+    /// The settings in the folder. What the loader takes, the schema must take.
     pub fn load(&self) -> Result<Settings, Problems> {
+        let loaded = self.load_only();
+        if loaded.is_ok() {
+            self.fits_schema();
+        }
+        loaded
+    }
+
+    /// The settings in the folder, whatever the schema says.
+    pub fn load_only(&self) -> Result<Settings, Problems> {
         load(&self.source())
+    }
+
+    /// Fails unless the schema takes the configuration file.
+    pub fn fits_schema(&self) {
+        let text = std::fs::read_to_string(self.path().join("instances.yaml")).unwrap();
+        let refusal = refusal(text.trim_start_matches('\u{feff}'));
+        assert_eq!(refusal, None, "the loader takes it, and the schema does not:\n{text}");
     }
 
     /// What is said of the folder's files, its own path taken out.

@@ -37,8 +37,29 @@ pub struct Settings {
     pub instances: Vec<Instance>,
     /// The variables that the files use, and where they got their value; never printed, for some are secrets.
     pub variables: BTreeMap<String, Option<String>>,
+    /// What of the files is said of more than one instance, or by the profile.
+    pub parts: Vec<Part>,
     /// The texts, for messages.
     pub sources: Arc<Sources>,
+}
+
+impl Settings {
+    /// Which part of its file `place` is in, in words; `None` where it is an instance's own.
+    #[must_use]
+    pub fn part_of(&self, place: Place) -> Option<&str> {
+        let holds =
+            |part: &&Part| part.place.file == place.file && (part.place.start..part.place.end).contains(&place.start);
+        self.parts.iter().find(holds).map(|part| part.words.as_str())
+    }
+}
+
+/// A part of a file that is no instance's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// All of it.
+    pub place: Place,
+    /// What it is, such as `defaults`.
+    pub words: String,
 }
 
 /// At most `starts` restarts after failures in each `per`.

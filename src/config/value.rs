@@ -81,11 +81,13 @@ pub fn whole<T: FromStr + PartialOrd + std::fmt::Display>(node: &Node, least: &T
     if scalar.style == Style::Quoted {
         return Err(wrong().hint(format!("without quotes: {text}")));
     }
+    decimal(text).filter(|number| number >= least && number <= most).ok_or_else(wrong)
+}
+
+/// A number in digits alone, without a sign and without zeros before it, which some readers take for octal.
+pub fn decimal<T: FromStr>(text: &str) -> Option<T> {
     let is_decimal = text.chars().all(|c| c.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-    if !is_decimal {
-        return Err(wrong());
-    }
-    text.parse().ok().filter(|number| number >= least && number <= most).ok_or_else(wrong)
+    if is_decimal { text.parse().ok() } else { None }
 }
 
 /// A port.

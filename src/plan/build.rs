@@ -60,7 +60,7 @@ fn spec(lane: &Lane<'_>, ids: &HashMap<&str, u32>, caller: &BTreeMap<String, Str
     let instance = lane.instance;
     let facts = facts::derive(lane);
     let working_dir = lane.path("working_dir", instance.working_dir.as_deref().unwrap_or("."));
-    let environment = environment_of(lane, &facts, caller);
+    let environment = environment_of(lane, &facts, caller, &mut |_, _| {});
     let pre_start = instance
         .pre_start
         .iter()
@@ -109,30 +109,58 @@ fn inherited(
     asked.filter(|name| caller.contains_key(*name) && environment.get(*name) == caller.get(*name)).cloned().collect()
 }
 
-/// Lowest first: inherited, the framework's defaults, `env_file`, `environment`; facts cannot be overridden.
-fn environment_of(lane: &Lane<'_>, facts: &Facts, caller: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+/// Who gives a variable its value.
+pub enum Giver {
+    /// `inherit_env`.
+    Caller,
+    /// What holds for the framework unless somebody says otherwise.
+    Framework,
+    /// A line of an `env_file`.
+    EnvFile(PathBuf, usize),
+    /// `environment`.
+    Written,
+    /// A fact.
+    Fact,
+}
+
+/// Lowest first: inherited, the framework's defaults, `env_file`, `environment`; facts cannot be overridden. `note` hears
+/// who gives a variable its value; of several the last one does.
+pub fn environment_of(
+    lane: &Lane<'_>,
+    facts: &Facts,
+    caller: &BTreeMap<String, String>,
+    note: &mut dyn FnMut(&str, Giver),
+) -> BTreeMap<String, String> {
     let instance = lane.instance;
     let mut environment = BTreeMap::new();
     for name in &instance.inherit_env {
-        match environment::reserved(name) {
-            Some(fault) => lane.report(instance.origin("inherit_env"), "inherit_env", fault),
-            None => environment.extend(caller.get(name).map(|value| (name.clone(), value.clone()))),
+        if let Some(fault) = environment::reserved(name) {
+            lane.report(instance.origin("inherit_env"), "inherit_env", fault);
+        } else if let Some(value) = caller.get(name) {
+            note(name, Giver::Caller);
+            environment.insert(name.clone(), value.clone());
         }
     }
-    environment.extend(environment::defaults(instance.name.as_str(), &instance.command, facts));
+    for (name, value) in environment::defaults(instance.name.as_str(), &instance.command, facts) {
+        note(&name, Giver::Framework);
+        environment.insert(name, value);
+    }
     for file in &instance.env_file {
-        env_file(lane, file, caller, &mut environment);
+        env_file(lane, file, caller, note, &mut environment);
     }
     for (name, template) in &instance.environment {
         let key = format!("environment.{name}");
-        match environment::reserved(name) {
-            Some(fault) => lane.report(instance.origin(&key), &key, fault),
-            None => {
-                environment.insert(name.clone(), lane.fill(&key, template));
-            }
+        if let Some(fault) = environment::reserved(name) {
+            lane.report(instance.origin(&key), &key, fault);
+        } else {
+            note(name, Giver::Written);
+            environment.insert(name.clone(), lane.fill(&key, template));
         }
     }
-    environment.extend(environment::of_facts(instance.name.as_str(), facts));
+    for (name, value) in environment::of_facts(instance.name.as_str(), facts) {
+        note(&name, Giver::Fact);
+        environment.insert(name, value);
+    }
     environment
 }
 
@@ -141,9 +169,10 @@ fn env_file(
     lane: &Lane<'_>,
     file: &EnvFile,
     caller: &BTreeMap<String, String>,
+    note: &mut dyn FnMut(&str, Giver),
     environment: &mut BTreeMap<String, String>,
 ) {
-    let path: PathBuf = tidy(&lane.settings.root.join(lane.fill_at(file.place, "env_file", &file.path)));
+    let path = env_file_path(lane, file);
     if !file.required && !path.exists() {
         return;
     }
@@ -154,16 +183,21 @@ fn env_file(
     match config::read_env_file(&path, &|name| caller.get(name).cloned()) {
         Ok(variables) => {
             for EnvEntry { name, value, line } in variables {
-                match environment::reserved(&name) {
-                    Some(fault) => report(Fault { what: format!("line {line}: {}", fault.what), hint: fault.hint }),
-                    None => {
-                        environment.insert(name, value);
-                    }
+                if let Some(fault) = environment::reserved(&name) {
+                    report(Fault { what: format!("line {line}: {}", fault.what), hint: fault.hint });
+                    continue;
                 }
+                note(&name, Giver::EnvFile(path.clone(), line));
+                environment.insert(name, value);
             }
         }
         Err(faults) => faults.into_iter().for_each(report),
     }
+}
+
+/// Where an `env_file` is.
+pub fn env_file_path(lane: &Lane<'_>, file: &EnvFile) -> PathBuf {
+    tidy(&lane.settings.root.join(lane.fill_at(file.place, "env_file", &file.path)))
 }
 
 fn healthcheck(lane: &Lane<'_>, working_dir: &Path) -> Option<HealthCheck> {

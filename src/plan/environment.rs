@@ -103,6 +103,11 @@ pub fn is_fact(name: &str) -> bool {
     TABLE.iter().any(|row| row.name == name)
 }
 
+/// The key that decides over the fact that is called `name` in the environment.
+pub fn key_of(name: &str) -> Option<&'static str> {
+    TABLE.iter().find(|row| row.name == name).map(|row| row.key)
+}
+
 fn database_url(database: &Database) -> String {
     match database {
         // Three slashes and an absolute path; dj-database-url and django-environ decode what is encoded here.

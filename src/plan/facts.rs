@@ -64,6 +64,29 @@ pub fn derive(lane: &Lane<'_>) -> Facts {
     facts
 }
 
+/// The formula of the fact that `key` decides over, where there is one.
+pub fn formula(key: &str, backend: CacheBackend) -> Option<&'static str> {
+    Some(match key {
+        "database.path" => DATABASE_FILE,
+        "database.name" => DATABASE_NAME,
+        "cache.prefix" => CACHE_PREFIX,
+        "cache.location" => match backend {
+            CacheBackend::File => CACHE_FOLDER,
+            CacheBackend::Database => CACHE_TABLE,
+            CacheBackend::Redis | CacheBackend::RedisLocmem | CacheBackend::Locmem | CacheBackend::Dummy => {
+                CACHE_REGION
+            }
+        },
+        "cookies.session" => SESSION_COOKIE,
+        "cookies.csrf" => CSRF_COOKIE,
+        "static_root" => STATIC_ROOT,
+        "media_root" => MEDIA_ROOT,
+        "secret.file" => SECRET_FILE,
+        "channels.prefix" => CHANNELS_PREFIX,
+        _ => return None,
+    })
+}
+
 fn database(home: &Lane<'_>) -> Database {
     let own = &home.instance.database;
     if own.engine == Engine::Sqlite {

@@ -11,6 +11,7 @@ mod facts;
 mod lane;
 mod merge;
 mod order;
+mod origins;
 mod paths;
 pub mod placeholder;
 mod select;
@@ -24,5 +25,6 @@ pub use claims::{Claim, Collision, Foreign, Kind, claims, foreign_collisions, he
 pub use diff::{Callers, Change, diff, is_same, needs_restart};
 pub use merge::merge;
 pub use order::start_order;
+pub use origins::{Explained, Origin, explain};
 pub use select::{Unknown, glob, select};
 pub use spec::Plan;

@@ -24,7 +24,9 @@ fn sample(profile: Option<&str>) -> Plan {
 }
 
 fn plan_in(scratch: &Scratch) -> Plan {
-    resolve(&scratch.source()).unwrap_or_else(|problems| panic!("{problems}"))
+    let plan = resolve(&scratch.source()).unwrap_or_else(|problems| panic!("{problems}"));
+    scratch.fits_schema();
+    plan
 }
 
 fn plan(text: &str) -> Plan {
@@ -484,4 +486,41 @@ fn only_what_goes_into_the_process_needs_a_restart() {
         let [Change::Changed { restarts: said, parts, .. }] = changes.as_slice() else { panic!("{part}: {changes:?}") };
         assert_eq!(*said, restarts, "{part}: {parts:?}");
     }
+}
+
+#[test]
+fn every_key_of_an_instance_is_explained() {
+    fn leaves(properties: &serde_json::Value, path: &str, found: &mut Vec<String>) {
+        for (name, property) in properties.as_object().unwrap() {
+            match property.get("properties").filter(|_| !["env_file", "depends_on"].contains(&name.as_str())) {
+                Some(below) => leaves(below, &format!("{path}{name}."), found),
+                None => found.push(format!("{path}{name}")),
+            }
+        }
+    }
+    let scratch = Scratch::with(concat!(
+        "defaults: {command: [x], restart: \"on-failure:3\", pre_start: [[m]], env_file: f, environment: {A: b}}\n",
+        "instances:\n",
+        "  a: {port: 1, healthcheck: {path: /, headers: {H: h}, body: b}, channels: {url: \"redis://h\"}}\n",
+        "  b: {port: 2, depends_on: [a], database: {engine: postgres, url: \"postgres://h\"}}\n",
+        "  c: {healthcheck: {test: [t]}, cache: {backend: redis, url: \"redis://h\"}}\n",
+        "  d: {healthcheck: {disable: true}}\n",
+    ));
+    scratch.write("f", "");
+    let (plan, settings) = (plan_in(&scratch), scratch.load().unwrap());
+    let mut told = String::new();
+    for id in plan.ids() {
+        for explained in super::explain(&settings, &plan, plan.spec(id), &BTreeMap::new(), &|_| false, "") {
+            writeln!(told, "{}.", explained.key.replace('[', ".")).unwrap();
+        }
+    }
+    let mut keys = Vec::new();
+    leaves(&crate::config::schema()["definitions"]["instance"]["properties"], "", &mut keys);
+    assert!(keys.len() > 50, "{keys:?}");
+    // Without a check there is nothing but that.
+    let missing: Vec<&String> = keys
+        .iter()
+        .filter(|key| *key != "healthcheck.disable" && !told.lines().any(|line| line.starts_with(&format!("{key}."))))
+        .collect();
+    assert_eq!(missing, [""; 0]);
 }

@@ -16,6 +16,7 @@ mod apply;
 mod bad_input;
 mod docs;
 mod example;
+mod explained;
 mod faults;
 mod fuzz_corpus;
 mod health;

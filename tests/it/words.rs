@@ -2,7 +2,7 @@
 
 use crate::harness::Fleet;
 
-const VERBS: [&str; 16] = [
+const VERBS: [&str; 17] = [
     "apply",
     "upgrade",
     "up",
@@ -17,6 +17,7 @@ const VERBS: [&str; 16] = [
     "exec",
     "config",
     "check",
+    "schema",
     "install-service",
     "uninstall-service",
 ];

@@ -1,7 +1,9 @@
 //! Whole files through `load`: what is taken, and what is said of everything else.
 
 mod disk;
+mod reference;
 mod refused;
+pub mod schema;
 mod taken;
 
 use super::scratch::Scratch;
