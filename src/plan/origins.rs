@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::{Collector, Instance, LANE_KEYS, Place, Settings};
+use crate::model::InstanceName;
 
 use super::build::{Giver, env_file_path, environment_of};
 use super::lane::Lane;
@@ -96,12 +97,12 @@ pub fn explain(
     is_secret: &dyn Fn(&str) -> bool,
     secret: &str,
 ) -> Vec<Explained> {
-    let Some(instance) = settings.instances.iter().find(|instance| instance.name == spec.name) else {
-        return Vec::new();
-    };
+    let named = |name: &InstanceName| settings.instances.iter().find(|instance| instance.name == *name);
+    let Some(instance) = named(&spec.name) else { return Vec::new() };
+    let owner = instance.lane.as_ref().and_then(named).unwrap_or(instance);
     // Everything was reported when the plan was built.
     let collector = Collector::over(&settings.sources);
-    let lane = Lane { settings, instance, collector: &collector };
+    let lane = Lane { settings, instance, owner, collector: &collector };
     let mut table = Table { settings, lane: &lane, spec, is_secret, secret, rows: Vec::new() };
     table.keys(plan);
     table.variables(caller);
@@ -282,7 +283,7 @@ impl Table<'_> {
     /// Who says `key`: what belongs to a lane is said by its owner.
     fn whose(&self, key: &str) -> &Instance {
         let first = key.split('.').next().unwrap_or(key);
-        if LANE_KEYS.contains(&first) { self.lane.owner() } else { self.lane.instance }
+        if LANE_KEYS.contains(&first) { self.lane.owner } else { self.lane.instance }
     }
 
     /// Where `key` is written.
