@@ -25,14 +25,15 @@ impl Brake {
         self.full_at
     }
 
-    /// Takes one restart now, or says when there will be one to take.
-    pub(super) fn take(&mut self, now: Mono) -> Result<(), Mono> {
+    /// Takes one restart now, or says when there will be one to take that none of the `others` who wait for one takes: were
+    /// all of them to come at the first, all but one would have come in vain.
+    pub(super) fn take(&mut self, now: Mono, others: u32) -> Result<(), Mono> {
         let Some(limit) = self.limit else { return Ok(()) };
         let each = limit.per / limit.starts.max(1);
         let slack = limit.per.saturating_sub(each);
         let full_at = self.full_at.max(now);
         if full_at.since(now) > slack {
-            return Err(Mono(full_at.0.saturating_sub(slack)));
+            return Err(Mono(full_at.0.saturating_sub(slack)) + each.saturating_mul(others));
         }
         self.full_at = full_at + each.max(Duration::from_nanos(1));
         Ok(())
@@ -48,20 +49,22 @@ mod tests {
         let mut brake = Brake::new(Some(spec::Brake { starts: 10, per: Duration::from_secs(1) }), Mono::default());
         let start = Mono::from_millis(5000);
         for _ in 0..10 {
-            assert_eq!(brake.take(start), Ok(()));
+            assert_eq!(brake.take(start, 0), Ok(()));
         }
-        let next = brake.take(start).unwrap_err();
+        let next = brake.take(start, 0).unwrap_err();
         assert_eq!(next, start + Duration::from_millis(100));
-        assert_eq!(brake.take(next), Ok(()));
-        assert_eq!(brake.take(next), Err(start + Duration::from_millis(200)));
+        let third = brake.take(start, 2).unwrap_err();
+        assert_eq!(third.since(next), Duration::from_millis(200), "two wait already");
+        assert_eq!(brake.take(next, 0), Ok(()));
+        assert_eq!(brake.take(next, 0), Err(start + Duration::from_millis(200)));
         let later = start + Duration::from_secs(10);
-        assert!((0..10).all(|_| brake.take(later).is_ok()), "it refills");
-        assert!(brake.take(later).is_err());
+        assert!((0..10).all(|_| brake.take(later, 0).is_ok()), "it refills");
+        assert!(brake.take(later, 0).is_err());
     }
 
     #[test]
     fn off_lets_everything_through() {
         let mut brake = Brake::new(None, Mono::default());
-        assert!((0..1000).all(|_| brake.take(Mono::default()).is_ok()));
+        assert!((0..1000).all(|_| brake.take(Mono::default(), 0).is_ok()));
     }
 }

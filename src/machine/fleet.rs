@@ -25,24 +25,52 @@ pub struct Fleet {
     instances: Vec<Instance>,
     /// What people were last told of each.
     shown: Vec<(Phase, Health, Option<usize>)>,
-    /// Who depends on each.
-    dependents: Vec<Vec<InstanceId>>,
+    /// Who depends on each, and the search among them for one that it may not end before.
+    dependents: Vec<(Vec<InstanceId>, Round)>,
     /// The deadline of each that has one, and in the order of time.
     deadlines: Vec<Option<Mono>>,
     timeline: BTreeSet<(Mono, InstanceId)>,
-    /// Who wants to begin or to end and needs the fleet's leave.
-    at_the_gate: BTreeSet<InstanceId>,
+    /// Who wants to begin or to end and may get the fleet's leave by what has changed in this step.
+    woken: BTreeSet<InstanceId>,
     /// What has to be gone before each may begin: older runs of others, which have what it takes over.
     predecessors: BTreeMap<InstanceId, BTreeSet<Run>>,
     /// Who was changed by this step.
     touched: BTreeSet<InstanceId>,
+    /// Somebody was changed by this step in what others go by.
+    has_news: bool,
     brake: Brake,
+    count: Count,
     wishes: Vec<Wish>,
     /// The last wishes that were answered, and how.
     answered: VecDeque<(RequestId, Answer)>,
     ending: bool,
     /// Whose record has to be written again.
     unsaved: BTreeSet<InstanceId>,
+}
+
+/// How many there are of some that would take a look at everybody to find.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    /// Wait for the brake.
+    braked: u32,
+    /// Have something left that an end of laneway waits for.
+    left: usize,
+}
+
+impl Count {
+    fn of<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> Self {
+        let mut count = Self::default();
+        for instance in instances {
+            count.braked += u32::from(matches!(instance.state, State::Waiting(Waiting::Brake { .. })));
+            count.left += usize::from(instance.state != State::Stopped && instance.state.survivors().is_empty());
+        }
+        count
+    }
+
+    fn replace(&mut self, before: Self, after: Self) {
+        self.braked = self.braked - before.braked + after.braked;
+        self.left = self.left - before.left + after.left;
+    }
 }
 
 /// What outlives a supervisor besides its instances.
@@ -104,6 +132,35 @@ struct Wish {
     /// Who shall be gone.
     #[serde(default)]
     gone: Vec<InstanceId>,
+    /// Over its parts, for one that it waits for.
+    #[serde(skip)]
+    round: Round,
+}
+
+impl Wish {
+    /// The one at this place among those that it is about, and what shall become of it.
+    fn part(&self, place: usize) -> Option<(InstanceId, Until)> {
+        let gone = || Some((*self.gone.get(place.checked_sub(self.who.len())?)?, Until::Stopped));
+        self.who.get(place).map(|id| (*id, self.until)).or_else(gone)
+    }
+
+    fn is_late(&self, now: Mono) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+}
+
+/// A search for somebody who is still on the way, which goes on where it ended before: there it most likely ends again, and
+/// those that it has passed have arrived. So the steps of many, with a search at each, cost about one look at everybody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Round(usize);
+
+impl Round {
+    /// Whether there is one among `count`.
+    fn finds(&mut self, count: usize, is_on_the_way: impl Fn(usize) -> bool) -> bool {
+        let found = (self.0..count).chain(0..self.0.min(count)).find(|place| is_on_the_way(*place));
+        self.0 = found.unwrap_or(0);
+        found.is_some()
+    }
 }
 
 /// When a wish is fulfilled.
@@ -136,13 +193,15 @@ impl Fleet {
         Self {
             seed,
             shown: instances.iter().map(words).collect(),
+            count: Count::of(&instances),
             instances,
             dependents: dependents(&plan),
             deadlines: vec![None; plan.specs.len()],
             timeline: BTreeSet::new(),
-            at_the_gate: BTreeSet::new(),
+            woken: BTreeSet::new(),
             predecessors,
             touched: BTreeSet::new(),
+            has_news: false,
             brake: Brake::new(plan.restart_brake, brake_full_at),
             wishes,
             answered,
@@ -165,12 +224,13 @@ impl Fleet {
         }
     }
 
-    /// Whether `memory` is what to keep, so that it need not be copied at each step to see that nothing changed.
+    /// Whether `memory` is what to keep, so that it need not be copied at each step to see that nothing changed. Wishes and
+    /// answers never change, so their numbers say whether they are the same.
     #[must_use]
     pub fn is_kept_in(&self, memory: &Memory) -> bool {
         let Memory { wishes, answered, ending, brake_full_at, revision, predecessors } = memory;
-        *wishes == self.wishes
-            && *answered == self.answered
+        wishes.iter().map(|wish| wish.id).eq(self.wishes.iter().map(|wish| wish.id))
+            && answered.iter().map(|(id, _)| id).eq(self.answered.iter().map(|(id, _)| id))
             && *ending == self.ending
             && *brake_full_at == self.brake.full_at()
             && *revision == self.plan.revision
@@ -199,6 +259,7 @@ impl Fleet {
         for id in self.plan.places() {
             self.with(id, now, &mut actions, Instance::resume);
         }
+        self.wake_all();
         self.open_gates(now, &mut actions);
         self.settle(now, &mut actions);
         actions
@@ -226,8 +287,11 @@ impl Fleet {
     /// Whom `Request::StartAll` leaves alone.
     #[must_use]
     pub fn kept_stopped(&self) -> Vec<InstanceId> {
-        let remembers = |id: &InstanceId| self.plan.spec(*id).restart.policy == RestartPolicy::UnlessStopped;
-        self.plan.ids().filter(|id| remembers(id) && self.instance(*id).held).collect()
+        self.plan.ids().filter(|id| self.is_kept_stopped(*id)).collect()
+    }
+
+    fn is_kept_stopped(&self, id: InstanceId) -> bool {
+        self.instance(id).held && self.plan.spec(id).restart.policy == RestartPolicy::UnlessStopped
     }
 
     /// Whether everything is on its way down, and laneway with it.
@@ -290,8 +354,31 @@ impl Fleet {
         change: impl FnOnce(&mut Instance, &mut Context<'_>),
     ) {
         let mut context = Context { id, spec: self.plan.spec(id), seed: self.seed, now, actions };
-        change(&mut self.instances[id.index()], &mut context);
+        let instance = &mut self.instances[id.index()];
+        let (outlook, count) = (instance.outlook(), Count::of([&*instance]));
+        change(instance, &mut context);
         self.touched.insert(id);
+        if instance.outlook() != outlook {
+            self.count.replace(count, Count::of([&*instance]));
+            self.wake(id);
+        }
+    }
+
+    /// Somebody has changed in what others go by: itself, or whoever waits for it, may begin or end.
+    fn wake(&mut self, id: InstanceId) {
+        self.has_news = true;
+        let dependencies = self.plan.spec(id).depends_on.iter().map(|dependency| dependency.on);
+        let dependents = self.dependents[id.index()].0.iter().copied();
+        let waits_for_it = |(_, runs): &(_, &BTreeSet<Run>)| runs.iter().any(|run| run.instance == id);
+        let heirs = self.predecessors.iter().filter(waits_for_it).map(|(heir, _)| *heir);
+        let all = [id].into_iter().chain(dependencies).chain(dependents).chain(heirs);
+        self.woken.extend(all.filter(|one| self.instances[one.index()].is_at_the_gate()));
+    }
+
+    /// Nothing is known of what has changed.
+    fn wake_all(&mut self) {
+        self.has_news = true;
+        self.woken = self.plan.places().filter(|id| self.instance(*id).is_at_the_gate()).collect();
     }
 
     fn request(&mut self, id: RequestId, request: Request, now: Mono, actions: &mut Vec<Action>) {
@@ -302,10 +389,11 @@ impl Fleet {
                     return;
                 }
                 self.overrule(&who, Until::Stopped, actions);
+                let asked: BTreeSet<_> = who.iter().copied().collect();
                 for one in self.with_dependencies(&who) {
                     let state = &self.instance(one).state;
                     let rests = matches!(state, State::Completed | State::Running { .. } | State::Starting(_));
-                    if who.contains(&one) || !rests || self.instance(one).goal == Goal::Down {
+                    if asked.contains(&one) || !rests || self.instance(one).goal == Goal::Down {
                         self.with(one, now, actions, |i, cx| i.wish_up(cx.now));
                     }
                 }
@@ -313,8 +401,7 @@ impl Fleet {
                 (who, until, deadline)
             }
             Request::StartAll { wait } => {
-                let kept_stopped = self.kept_stopped();
-                let who: Vec<_> = self.plan.ids().filter(|one| !kept_stopped.contains(one)).collect();
+                let who: Vec<_> = self.plan.ids().filter(|one| !self.is_kept_stopped(*one)).collect();
                 if self.refuse(id, &who, actions) {
                     return;
                 }
@@ -330,8 +417,9 @@ impl Fleet {
                     return;
                 }
                 self.overrule(&who, Until::Stopped, actions);
+                let asked: BTreeSet<_> = who.iter().copied().collect();
                 for one in self.with_dependencies(&who) {
-                    if who.contains(&one) {
+                    if asked.contains(&one) {
                         self.with(one, now, actions, |i, cx| {
                             i.wish_up(cx.now);
                             if i.state.run().is_some() {
@@ -377,7 +465,8 @@ impl Fleet {
                 (who, Until::Stopped, None)
             }
         };
-        self.wishes.push(Wish { id, who, until, deadline, gone });
+        self.wishes.push(Wish { id, who, until, deadline, gone, round: Round::default() });
+        self.has_news = true;
     }
 
     /// Nothing begins while everything ends, nor what was taken out of the file after somebody named it.
@@ -409,6 +498,7 @@ impl Fleet {
 
     /// Answers older wishes that a new one contradicts.
     fn overrule(&mut self, who: &[InstanceId], until: Until, actions: &mut Vec<Action>) {
+        let who: BTreeSet<_> = who.iter().collect();
         self.wishes.retain(|wish| {
             let lost: Vec<_> = wish.who.iter().filter(|one| wish.until == until && who.contains(one)).collect();
             if !lost.is_empty() {
@@ -434,48 +524,31 @@ impl Fleet {
 
     /// Lets begin whom nothing hinders, and end whom nobody needs any more, until nothing moves.
     fn open_gates(&mut self, now: Mono, actions: &mut Vec<Action>) {
-        self.note_gates();
-        loop {
-            let mut moved = false;
-            for id in self.at_the_gate.clone() {
-                moved |= self.open_gate(id, now, actions);
-            }
-            self.note_gates();
-            if !moved {
-                return;
+        while let Some(id) = self.woken.pop_first() {
+            if self.instance(id).is_at_the_gate() {
+                self.open_gate(id, now, actions);
             }
         }
     }
 
-    fn note_gates(&mut self) {
-        for id in &self.touched {
-            let instance = &self.instances[id.index()];
-            let begins = matches!(instance.state, State::Waiting(Waiting::Turn { .. }));
-            if begins || (instance.goal == Goal::Down && instance.state.is_live()) {
-                self.at_the_gate.insert(*id);
-            } else {
-                self.at_the_gate.remove(id);
-            }
-        }
-    }
-
-    /// Returns whether the instance passed.
-    fn open_gate(&mut self, id: InstanceId, now: Mono, actions: &mut Vec<Action>) -> bool {
+    fn open_gate(&mut self, id: InstanceId, now: Mono, actions: &mut Vec<Action>) {
         let instance = self.instance(id);
         if instance.goal == Goal::Down {
-            let needed = self.dependents[id.index()].iter().any(|dependent| {
-                let dependent = self.instance(*dependent);
+            let (dependents, round) = &self.dependents[id.index()];
+            let mut round = *round;
+            let needed = round.finds(dependents.len(), |place| {
+                let dependent = self.instance(dependents[place]);
                 dependent.goal == Goal::Down
                     && dependent.state.run().is_some()
                     && dependent.state.survivors().is_empty()
             });
-            if needed {
-                return false;
+            self.dependents[id.index()].1 = round;
+            if !needed {
+                self.with(id, now, actions, |i, cx| i.end(cx, Then::Rest));
             }
-            self.with(id, now, actions, |i, cx| i.end(cx, Then::Rest));
-            return true;
+            return;
         }
-        let State::Waiting(Waiting::Turn { cause, on }) = &instance.state else { return false };
+        let State::Waiting(Waiting::Turn { cause, on }) = &instance.state else { return };
         let cause = *cause;
         let missing: Vec<_> = self
             .plan
@@ -490,15 +563,15 @@ impl Fleet {
             if *on != missing {
                 self.with(id, now, actions, |i, _| i.state = State::Waiting(Waiting::Turn { cause, on: missing }));
             }
-            return false;
+            return;
         }
-        match if cause == Cause::Failure { self.brake.take(now) } else { Ok(()) } {
+        self.predecessors.remove(&id);
+        match if cause == Cause::Failure { self.brake.take(now, self.count.braked) } else { Ok(()) } {
             Ok(()) => self.with(id, now, actions, |i, cx| i.begin(cx, cause)),
             Err(until) => {
                 self.with(id, now, actions, |i, _| i.state = State::Waiting(Waiting::Brake { until }));
             }
         }
-        true
     }
 
     /// Who still has what `id` takes over.
@@ -550,8 +623,10 @@ impl Fleet {
                 actions.push(Action::Changed { instance: id });
             }
         }
-        for wish in std::mem::take(&mut self.wishes) {
-            match self.answer(&wish, now) {
+        let has_news = std::mem::take(&mut self.has_news) || self.wishes.iter().any(|wish| wish.is_late(now));
+        let wishes = if has_news { std::mem::take(&mut self.wishes) } else { Vec::new() };
+        for mut wish in wishes {
+            match self.answer(&mut wish, now) {
                 Some(answer) => actions.push(Action::Reply { id: wish.id, answer }),
                 None => self.wishes.push(wish),
             }
@@ -563,25 +638,27 @@ impl Fleet {
         }
         let forgotten = self.answered.len().saturating_sub(ANSWERED);
         self.answered.drain(..forgotten);
-        if self.ending && self.instances.iter().all(|i| i.state == State::Stopped || !i.state.survivors().is_empty()) {
+        if self.ending && self.count.left == 0 {
             actions.push(Action::Exit);
         }
     }
 
     /// The answer to a wish that is fulfilled, cannot be, or has waited long enough.
-    fn answer(&self, wish: &Wish, now: Mono) -> Option<Answer> {
-        let late = wish.deadline.is_some_and(|deadline| deadline <= now);
-        let mut troubles = Vec::new();
-        let who = wish.who.iter().map(|id| (id, wish.until));
-        for (id, until) in who.chain(wish.gone.iter().map(|id| (id, Until::Stopped))) {
-            match self.progress(*id, until) {
-                Progress::Done => {}
-                Progress::OnTheWay if late => troubles.push((*id, Trouble::TimedOut)),
-                Progress::OnTheWay => return None,
-                Progress::Stuck(trouble) => troubles.push((*id, trouble)),
-            }
+    fn answer(&self, wish: &mut Wish, now: Mono) -> Option<Answer> {
+        let count = wish.who.len() + wish.gone.len();
+        let progress = |place: usize| wish.part(place).map(|(id, until)| (id, self.progress(id, until)));
+        let is_on_the_way = |place: usize| matches!(progress(place), Some((_, Progress::OnTheWay)));
+        let mut round = wish.round;
+        if !wish.is_late(now) && round.finds(count, is_on_the_way) {
+            wish.round = round;
+            return None;
         }
-        Some(Answer { troubles })
+        let troubles = (0..count).filter_map(progress).filter_map(|(id, progress)| match progress {
+            Progress::Done => None,
+            Progress::OnTheWay => Some((id, Trouble::TimedOut)),
+            Progress::Stuck(trouble) => Some((id, trouble)),
+        });
+        Some(Answer { troubles: troubles.collect() })
     }
 
     fn progress(&self, id: InstanceId, until: Until) -> Progress {
@@ -615,18 +692,41 @@ impl Fleet {
         }
     }
 
-    /// Whether waiting for it makes little sense for a person who waits.
+    /// Whether waiting for it makes little sense for a person who waits. Without recursion, and each is looked at once: those
+    /// that wait for each other may be many, and meet again.
     fn is_hopeless(&self, id: InstanceId) -> bool {
-        matches!(self.progress(id, Until::Healthy), Progress::Stuck(_))
+        let (mut seen, mut next) = (BTreeSet::from([id]), vec![id]);
+        while let Some(one) = next.pop() {
+            if let State::Waiting(Waiting::Turn { on, .. }) = &self.instance(one).state {
+                next.extend(on.iter().filter(|on| seen.insert(**on)));
+            } else if matches!(self.progress(one, Until::Healthy), Progress::Stuck(_)) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+impl Fleet {
+    /// What a look at everybody finds to do after a step: nothing, or the step has overlooked somebody.
+    pub(super) fn overlooked(&self, now: Mono) -> Vec<Action> {
+        assert_eq!(self.count, Count::of(&self.instances));
+        let (mut all, mut actions) = (self.clone(), Vec::new());
+        all.wake_all();
+        all.open_gates(now, &mut actions);
+        all.settle(now, &mut actions);
+        actions.retain(|action| *action != Action::Exit);
+        actions
     }
 }
 
 /// Who depends on each.
-fn dependents(plan: &Plan) -> Vec<Vec<InstanceId>> {
-    let mut dependents = vec![Vec::new(); plan.specs.len()];
+fn dependents(plan: &Plan) -> Vec<(Vec<InstanceId>, Round)> {
+    let mut dependents = vec![(Vec::new(), Round::default()); plan.specs.len()];
     for id in plan.places() {
         for dependency in &plan.spec(id).depends_on {
-            dependents[dependency.on.index()].push(id);
+            dependents[dependency.on.index()].0.push(id);
         }
     }
     dependents

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of other instances: `Fleet` says when it may begin (dependencies, brake) and when it may end (dependents).
 
+use std::mem::discriminant;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -84,6 +85,31 @@ impl Instance {
             self.state = State::Sweeping(Sweeping { run, left: Vec::new(), again_at: None, then: Then::Rest });
         }
         rests
+    }
+
+    /// What others go by: as long as it stays the same, nobody else may begin or end for it, and no wish is fulfilled.
+    pub(super) fn outlook(&self) -> impl PartialEq + use<> {
+        let state = &self.state;
+        let waiting = match state {
+            State::Waiting(waiting @ Waiting::Turn { on, .. }) => Some((discriminant(waiting), on.clone())),
+            State::Waiting(waiting) => Some((discriminant(waiting), Vec::new())),
+            State::Stopped
+            | State::Starting(_)
+            | State::Running { .. }
+            | State::Stopping(_)
+            | State::Sweeping(_)
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Completed => None,
+        };
+        let is_left = !state.survivors().is_empty();
+        (self.goal, discriminant(state), waiting, state.health(), state.pre_start(), state.run(), state.pid(), is_left)
+    }
+
+    /// Whether it needs the fleet's leave to begin or to end.
+    pub(super) fn is_at_the_gate(&self) -> bool {
+        let begins = matches!(self.state, State::Waiting(Waiting::Turn { .. }));
+        begins || (self.goal == Goal::Down && self.state.is_live())
     }
 
     /// The same without long texts: they only explain, and come again with the next look.

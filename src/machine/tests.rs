@@ -108,6 +108,7 @@ impl Story {
 
     fn step(&mut self, event: Event) -> Vec<Action> {
         let actions = self.fleet.step(event, self.now);
+        assert_eq!(self.fleet.overlooked(self.now), []);
         for action in &actions {
             let _ = writeln!(self.told, "{} {action:?}", self.now);
         }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Brake, Fleet, dependents, words};
+use super::{Brake, Count, Fleet, dependents, words};
 use crate::machine::{Action, Instance, State, Then};
 use crate::model::{Goal, InstanceId, InstanceName, Mono};
 use crate::plan::{self, Plan};
@@ -62,11 +62,12 @@ impl Fleet {
             self.with(*id, now, actions, |i, cx| i.respec(cx, old.spec(*id)));
         }
         self.note_predecessors(&old, heirs);
+        let is_new: BTreeSet<_> = added.iter().copied().collect();
         let mut up = [added.as_slice(), &anew].concat();
         for one in self.with_dependencies(&up) {
             let instance = self.instance(one);
             // What a person stopped stays stopped.
-            if added.contains(&one) || (instance.goal == Goal::Down && !instance.held) {
+            if is_new.contains(&one) || (instance.goal == Goal::Down && !instance.held) {
                 self.with(one, now, actions, |i, cx| i.wish_up(cx.now));
             }
         }
@@ -91,25 +92,30 @@ impl Fleet {
         self.deadlines.resize(self.instances.len(), None);
         self.dependents = dependents(&self.plan);
         self.brake = Brake::new(self.plan.restart_brake, self.brake.full_at());
+        self.count = Count::of(&self.instances);
+        // Dependencies are others now.
+        self.wake_all();
         old
     }
 
     /// Whoever takes over what another one has waits for the end of its run.
     fn note_predecessors(&mut self, old: &Plan, heirs: &[(InstanceName, InstanceName)]) {
         let places: BTreeMap<_, _> = old.places().map(|id| (&old.spec(id).name, id)).collect();
-        let runs: Vec<_> = self.instances.iter().filter_map(|instance| instance.state.run()).collect();
+        let plan = Arc::clone(&self.plan);
+        let names: BTreeMap<_, _> = plan.ids().map(|id| (&plan.spec(id).name, id)).collect();
+        let runs: BTreeSet<_> = self.instances.iter().filter_map(|instance| instance.state.run()).collect();
         self.predecessors.retain(|_, older| {
             older.retain(|run| runs.contains(run));
             !older.is_empty()
         });
         let before = self.predecessors.clone();
         for (heir, holder) in heirs {
-            let (Some(heir), Some(holder)) = (self.plan.find(heir.as_str()), places.get(holder)) else { continue };
+            let (Some(heir), Some(holder)) = (names.get(heir), places.get(holder)) else { continue };
             // Who still waits to take it over does not have it: they do whom it waits for.
             let older = before.get(holder).into_iter().flatten().copied().chain(self.instance(*holder).state.run());
             let older: Vec<_> = older.collect();
             if !older.is_empty() {
-                self.predecessors.entry(heir).or_default().extend(older);
+                self.predecessors.entry(*heir).or_default().extend(older);
             }
         }
     }

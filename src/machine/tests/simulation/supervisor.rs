@@ -144,6 +144,7 @@ impl Supervisor {
         }
         supervisor.fleet = Fleet::restore(plan, seed, instances, memory);
         let actions = supervisor.fleet.resume(world.now);
+        assert_eq!(supervisor.fleet.overlooked(world.now), []);
         supervisor.save(world)?;
         supervisor.obey(world, actions)?;
         supervisor.reap_strangers(world)?;
@@ -302,6 +303,7 @@ impl Supervisor {
         promises::about_an_exit(world, &self.fleet, &event);
         let is_alarm = event == Event::DeadlinePassed;
         let actions = self.fleet.step(event, world.now);
+        assert_eq!(self.fleet.overlooked(world.now), []);
         if is_alarm && self.fleet.next_deadline().is_some_and(|next| next <= world.now) {
             world.broke("a deadline that passed is still due");
         }
@@ -314,8 +316,8 @@ impl Supervisor {
     fn save(&mut self, world: &mut World) -> Result<(), Killed> {
         world.pass(Moment::Record)?;
         let plan = Arc::clone(self.fleet.plan());
-        let memory = self.fleet.memory();
-        if memory != self.memory {
+        if !self.fleet.is_kept_in(&self.memory) {
+            let memory = self.fleet.memory();
             world.shared.memory = memory.clone();
             world.make_room();
             self.memory = memory.clone();
