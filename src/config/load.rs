@@ -284,7 +284,7 @@ fn project_name(root: &Path) -> String {
 #[must_use]
 pub fn tidy(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    let mut tidy = PathBuf::new();
+    let mut tidy = PathBuf::with_capacity(path.as_os_str().len());
     for component in path.components() {
         match component {
             Component::CurDir => {}

@@ -33,11 +33,11 @@ pub fn resolve(source: &Source) -> Result<Plan, Problems> {
 pub fn build(settings: &Settings, caller: &BTreeMap<String, String>) -> Result<Plan, Problems> {
     let collector = Collector::over(&settings.sources);
     let ids: HashMap<&str, u32> = settings.instances.iter().map(|i| i.name.as_str()).zip(0..).collect();
-    let specs: Vec<Spec> = settings
-        .instances
-        .iter()
-        .map(|instance| spec(&Lane { settings, instance, collector: &collector }, &ids, caller))
-        .collect();
+    let by_name = |name: &str| settings.instances.get(*ids.get(name)? as usize);
+    let owner = |guest: &Instance| by_name(guest.lane.as_ref()?.as_str());
+    let lane =
+        |instance| Lane { settings, instance, owner: owner(instance).unwrap_or(instance), collector: &collector };
+    let specs: Vec<Spec> = settings.instances.iter().map(|instance| spec(&lane(instance), &ids, caller)).collect();
     let plan = Plan {
         project: settings.project.clone(),
         namespace: settings.namespace.clone(),

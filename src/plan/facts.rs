@@ -33,7 +33,7 @@ const MAX_DATABASE_NAME: usize = 63;
 /// The facts of `lane`'s instance: those of the lane from its owner, the rest its own.
 pub fn derive(lane: &Lane<'_>) -> Facts {
     let instance = lane.instance;
-    let owner = lane.owner();
+    let owner = lane.owner;
     let is_guest = owner.name != instance.name;
     let home = Lane { instance: owner, ..*lane };
     let text = |key: &str, own: Option<&String>, formula: &str| home.fill(key, own.map_or(formula, String::as_str));

@@ -18,21 +18,16 @@ pub struct Lane<'a> {
     pub settings: &'a Settings,
     /// Whose templates are filled.
     pub instance: &'a Instance,
+    /// The instance that owns the lane; the same, unless `lane:` says otherwise.
+    pub owner: &'a Instance,
     /// Where wrong ones are reported.
     pub collector: &'a Collector,
 }
 
-impl<'a> Lane<'a> {
-    /// The instance that owns the lane; itself, unless `lane:` says otherwise.
-    pub fn owner(&self) -> &'a Instance {
-        let named = self.instance.lane.as_ref();
-        let owner = named.and_then(|lane| self.settings.instances.iter().find(|instance| instance.name == *lane));
-        owner.unwrap_or(self.instance)
-    }
-
+impl Lane<'_> {
     /// `{lane}`: the owner's name, the namespace before it.
     pub fn name(&self) -> String {
-        let owner = &self.owner().name;
+        let owner = &self.owner.name;
         match &self.settings.namespace {
             Some(namespace) => format!("{namespace}_{owner}"),
             None => owner.to_string(),
@@ -46,14 +41,19 @@ impl<'a> Lane<'a> {
 
     /// `template` filled in; what is wrong with it is reported at `key`.
     pub fn fill(&self, key: &str, template: &str) -> String {
-        self.fill_at(self.instance.origin(key), key, template)
+        self.filled(|| self.instance.origin(key), key, template)
     }
 
     /// The same where the place is known better.
     pub fn fill_at(&self, place: Place, key: &str, template: &str) -> String {
+        self.filled(|| place, key, template)
+    }
+
+    fn filled(&self, place: impl Fn() -> Place, key: &str, template: &str) -> String {
         match expand(template, &|name, after| self.value(name, after)) {
             Ok(filled) => filled,
             Err(bad) => {
+                let place = place();
                 for bad in bad {
                     let written = format!("{{{}}}", bad.name);
                     let found = self.collector.sources.slice(place).find(&written);

@@ -234,8 +234,13 @@ impl Plan {
 
     /// The places that the file has nothing for any more.
     pub fn retired(&self) -> impl Iterator<Item = InstanceId> + use<> {
-        let current: BTreeSet<InstanceId> = self.ids().collect();
-        self.places().filter(move |id| !current.contains(id))
+        let mut is_retired = vec![true; self.specs.len()];
+        for id in self.ids() {
+            if let Some(place) = is_retired.get_mut(id.index()) {
+                *place = false;
+            }
+        }
+        self.places().zip(is_retired).filter(|(_, is_retired)| *is_retired).map(|(id, _)| id)
     }
 }
 
