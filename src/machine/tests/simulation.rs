@@ -5,6 +5,7 @@
 
 mod dice;
 mod fleets;
+mod large;
 mod promises;
 mod supervisor;
 mod world;
