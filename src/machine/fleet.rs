@@ -382,14 +382,7 @@ impl Fleet {
     }
 
     /// Answered at once: what a signal does to a process shows as its end, or not at all.
-    fn signal(
-        &mut self,
-        id: RequestId,
-        who: Vec<InstanceId>,
-        signal: Signal,
-        now: Mono,
-        actions: &mut Vec<Action>,
-    ) {
+    fn signal(&mut self, id: RequestId, who: Vec<InstanceId>, signal: Signal, now: Mono, actions: &mut Vec<Action>) {
         let named = !who.is_empty();
         let mut troubles = Vec::new();
         for one in if named { who } else { self.present() } {

@@ -269,7 +269,9 @@ fn a_signal_of_a_person_goes_to_the_first_process_and_changes_no_goal() {
     // The policy acts, and what a person did is known beside what came of it.
     story.step(Event::Exited { run, exit: Exit::Signal { signal: Signal::KILL, core: false } });
     story.step(Event::Swept { run, left: Vec::new() });
-    let State::Backoff { failure, .. } = &story.fleet.instance(A).state else { panic!("{:?}", story.fleet.instance(A)) };
+    let State::Backoff { failure, .. } = &story.fleet.instance(A).state else {
+        panic!("{:?}", story.fleet.instance(A))
+    };
     assert_eq!(failure.sent.map(|sent| sent.signal), Some(Signal::KILL));
     assert_eq!(story.fleet.instance(A).sent, None, "the next run has not been sent it");
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::{
-    Checked, Checks, Failure, FailureKind, Fault, Fleet, Instance, Obstacle, Owner, Sent, Stage, Starting, State, Stopping,
-    Sweeping, Then, Verdict, Waiting,
+    Checked, Checks, Failure, FailureKind, Fault, Fleet, Instance, Obstacle, Owner, Sent, Stage, Starting, State,
+    Stopping, Sweeping, Then, Verdict, Waiting,
 };
 use crate::model::{Exit, Health, InstanceId, Mono, Signal, in_words};
 use crate::plan::spec::{Condition, HealthCheck, HealthTest, RestartPolicy, Spec};

@@ -2,13 +2,14 @@
 
 use crate::harness::Fleet;
 
-const VERBS: [&str; 16] = [
+const VERBS: [&str; 19] = [
     "apply",
     "upgrade",
     "up",
     "down",
     "start",
     "stop",
+    "kill",
     "restart",
     "status",
     "why",
@@ -17,6 +18,8 @@ const VERBS: [&str; 16] = [
     "exec",
     "config",
     "check",
+    "completions",
+    "man",
     "install-service",
     "uninstall-service",
 ];
@@ -33,6 +36,7 @@ fn verbs_of_other_tools_are_answered_with_laneways_own() {
         ("tail", "laneway logs -f"),
         ("ls", "laneway status"),
         ("monit", "laneway status"),
+        ("watch", "laneway status --watch"),
         ("shutdown", "laneway down"),
         ("run", "laneway exec"),
     ] {
@@ -61,7 +65,13 @@ fn help_lists_every_verb_and_is_no_failure() {
         assert!(own.contains("Usage: laneway"), "{own}");
     }
     assert!(!help.contains("keeper") && !help.contains("supervisor"), "{help}");
-    assert!(help.contains("Each preset of the file is a verb too"), "{help}");
+    assert!(help.contains("Presets are verbs too: start-chat\n"), "{help}");
+    assert!(help.find("  status").unwrap() < help.find("  install-service").unwrap(), "what is daily comes first");
+    assert!(help.contains("Exit codes:") && help.contains("3        nothing runs"), "{help}");
+    let is_of_verb = |line: &&str| VERBS.iter().any(|verb| line.starts_with(&format!("  {verb} ")));
+    for line in help.lines().filter(is_of_verb) {
+        assert!(line.chars().count() <= 80, "it does not fit into a terminal: {line}");
+    }
     fleet.run(&["start-chat", "--help"]).expect(0).shows(&["start-chat", "--wait"]);
     fleet.run(&["--version"]).expect(0).shows(&["laneway "]);
 }
@@ -74,6 +84,12 @@ fn a_wrong_use_of_a_verb_is_exit_code_2() {
         &["start"],
         &["stop"],
         &["why"],
+        &["kill"],
+        &["kill", "--all", "a"],
+        &["kill", "-s", "NOPE", "a"],
+        &["completions", "tcsh"],
+        &["status", "--watch", "nobody"],
+        &["status", "--color", "sometimes"],
         &["exec", "a"],
         &["up", "--no-such-flag"],
         &["logs", "-n", "many"],

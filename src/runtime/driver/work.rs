@@ -95,7 +95,8 @@ impl Driver {
     /// there.
     pub(super) fn deliver(&self, run: Run, signal: Signal) -> Result<(), TroubleStatus> {
         let name = self.fleet.plan().spec(run.instance).name.clone();
-        let sent = self.trees.get(&run).map_or(Err(io::ErrorKind::NotFound.into()), |living| living.tree.deliver(signal));
+        let sent =
+            self.trees.get(&run).map_or(Err(io::ErrorKind::NotFound.into()), |living| living.tree.deliver(signal));
         match &sent {
             Ok(()) => info!("{name}: {signal} sent, as a person wished"),
             Err(error) => warn!("{name}: {signal} could not be sent: {error}"),
