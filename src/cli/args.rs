@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config;
+use crate::model::{Signal, UnknownSignal};
+
 /// One app, many instances, side by side on one machine.
 #[derive(Debug, Parser)]
 #[command(
@@ -14,7 +17,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     subcommand_help_heading = "Verbs",
     subcommand_value_name = "VERB"
 )]
-#[command(after_help = "Each preset of the file is a verb too: laneway start-chat -d --wait")]
 pub struct Arguments {
     /// Where the fleet is.
     #[command(flatten)]
@@ -22,6 +24,9 @@ pub struct Arguments {
     /// Other values.
     #[command(flatten)]
     pub values: Values,
+    /// How it looks.
+    #[command(flatten)]
+    pub look: Look,
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
@@ -49,23 +54,55 @@ pub struct Values {
     pub set: Vec<String>,
 }
 
+/// How it looks.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Look {
+    /// Colours: auto (where a terminal shows them), always or never
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
+    #[arg(hide_default_value = true, hide_possible_values = true)]
+    pub color: Color,
+}
+
+/// When there are colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// As the environment says, else where a terminal shows them
+    #[default]
+    Auto,
+    /// Into files and pipes too
+    Always,
+    /// Nowhere
+    Never,
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Start laneway and instances, and stay attached: Ctrl-C stops all
+    /// Start the fleet, and stay attached: Ctrl-C stops all
+    ///
+    /// Starts laneway itself where it does not run, then the instances, and shows their changes and logs.
     Up(Up),
     /// Stop everything, and laneway too
     Down(Down),
     /// Start instances of a fleet that is up
     Start(Start),
-    /// Take over what the file says now: start, stop and restart what changed, and touch nothing else
+    /// Take over what the file says now
+    ///
+    /// What changed is started, stopped or restarted, and nothing else is touched.
     Apply(Apply),
     /// Stop instances; laneway stays
     Stop(Names),
     /// Stop instances and start them anew
     Restart(Start),
-    /// Show what runs and how it is (exit code 0: all well, 1: not all, 3: nothing runs)
-    #[command(visible_alias = "ps")]
+    /// Send instances a signal; what is wanted of them stays
+    ///
+    /// The signal goes to the process that `status` shows, and to no other one. It is no stop: a server that ends of it
+    /// is started again as its `restart` says, and `why` tells that a person sent it.
+    Kill(Kill),
+    /// Show what runs and how it is
+    ///
+    /// `laneway ps` is the same.
+    #[command(alias = "ps")]
     Status(Status),
     /// Say why an instance is what it is, and what happens next
     Why(Why),
@@ -81,12 +118,31 @@ pub enum Verb {
     Check(Check),
     /// Print a JSON Schema of the file, for editors
     Schema,
-    /// Make the fleet a service of systemd: it starts at boot, and what is killed is replaced
+    /// Make the fleet a service of systemd
+    ///
+    /// It starts at boot, and what is killed is replaced.
     InstallService(InstallService),
     /// Stop the fleet's service and remove it
     UninstallService(UninstallService),
-    /// Change laneway's own binary while everything runs; servers do not notice
+    /// Change laneway's own binary while everything runs
+    ///
+    /// Servers do not notice.
     Upgrade(Upgrade),
+    /// Print what lets a shell complete verbs, names and presets
+    Completions(Completions),
+    /// Print the manual page, or write one for each verb
+    Man(Man),
+    /// Answers the Tab key; called by what `completions` prints
+    #[command(hide = true)]
+    Complete {
+        /// Who asks.
+        shell: Shell,
+        /// The word to complete, counted from 0.
+        position: usize,
+        /// The words so far, the program's name first.
+        #[arg(last = true)]
+        words: Vec<String>,
+    },
     /// Compresses the rotated files of one log; started by the supervisor
     #[command(hide = true)]
     Compress {
@@ -149,6 +205,35 @@ pub struct PresetUp {
     /// Other values.
     #[command(flatten)]
     pub values: Values,
+    /// How it looks.
+    #[command(flatten)]
+    pub look: Look,
+}
+
+/// `completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// For which shell
+    pub shell: Shell,
+}
+
+/// A shell that completes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// `source <(laneway completions bash)` in ~/.bashrc
+    Bash,
+    /// `source <(laneway completions zsh)` in ~/.zshrc, after `compinit`
+    Zsh,
+    /// `laneway completions fish | source` in ~/.config/fish/config.fish
+    Fish,
+}
+
+/// `man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Write laneway.1 and a page for each verb there [default: laneway(1) to standard output]
+    #[arg(value_name = "DIR")]
+    pub directory: Option<PathBuf>,
 }
 
 /// Whether `up` stays attached.
@@ -211,6 +296,21 @@ pub struct Names {
     pub names: Vec<String>,
 }
 
+/// `kill`.
+#[derive(Debug, Args)]
+#[command(override_usage = "laneway kill [OPTIONS] <NAME>...\n       laneway kill [OPTIONS] --all")]
+pub struct Kill {
+    /// Instances, globs or presets
+    #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
+    pub names: Vec<String>,
+    /// A name with or without SIG, or a number
+    #[arg(short, long, value_name = "SIGNAL", value_parser = signal, default_value = "KILL")]
+    pub signal: Signal,
+    /// All that run
+    #[arg(long)]
+    pub all: bool,
+}
+
 /// `status`.
 #[derive(Debug, Args)]
 pub struct Status {
@@ -220,6 +320,9 @@ pub struct Status {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+    /// Go on showing it as it changes, until Ctrl-C
+    #[arg(short, long)]
+    pub watch: bool,
 }
 
 /// `why`.
@@ -345,6 +448,16 @@ pub struct ServiceName {
     /// What it is called [default: laneway-PROJECT, with the namespace if there is one]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+}
+
+fn signal(text: &str) -> Result<Signal, String> {
+    text.parse().map_err(|error: UnknownSignal| {
+        let word = text.trim().to_ascii_uppercase();
+        match config::nearest_name(word.strip_prefix("SIG").unwrap_or(&word), Signal::names()) {
+            Some(near) => format!("{error}; did you mean {near}?"),
+            None => format!("{error}; there are {}", Signal::names().collect::<Vec<_>>().join(", ")),
+        }
+    })
 }
 
 fn seconds_or_words(text: &str) -> Result<std::time::Duration, String> {

@@ -14,7 +14,7 @@ use super::ctl::{bring_down, finish, note, progress_line};
 use super::logs::MergedLogs;
 use super::notify::Notifier;
 use super::out::eprintln;
-use super::report::{DONE, Failure, INTERRUPTED};
+use super::report::{DONE, Failure, INTERRUPTED, TERMINATED};
 use super::signals;
 use crate::control::{Change, Client, ClientError, StartRequest};
 use crate::model::{Goal, InstanceName};
@@ -27,8 +27,6 @@ use crate::view::snapshot::{FleetStatus, InstanceStatus, Outcome};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// From one try to reach the next supervisor to the one after.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
-/// What a shell reports of a program that SIGTERM ended.
-const TERMINATED: u8 = 128 + 15;
 
 /// What an attached `up` is to whoever started it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +161,8 @@ impl Attached {
                     }
                 }
                 Some(News::Changed(Change::Instance(instance))) => self.show(*instance, followed.names),
+                // What it is about changes again, or has been said: the answer to the wish is another connection's.
+                Some(News::Changed(Change::Missed)) => {}
                 Some(News::Lost) => self.contact = Contact::Lost,
                 // The command that brings the fleet down says how that went.
                 Some(News::Answered(_) | News::Ended) if self.end.is_some() => {}
@@ -375,8 +375,9 @@ pub fn show_outcome(outcome: &Outcome) -> u8 {
     code
 }
 
-/// A fleet in one line, for `systemctl status`.
-fn summary<'a>(instances: impl Iterator<Item = &'a InstanceStatus>) -> String {
+/// A fleet in one line.
+#[must_use]
+pub fn summary<'a>(instances: impl Iterator<Item = &'a InstanceStatus>) -> String {
     let wanted: Vec<_> = instances.filter(|instance| instance.goal == Goal::Up).collect();
     let ill: Vec<_> = wanted.iter().filter(|instance| !instance.is_well()).collect();
     let well = wanted.len() - ill.len();

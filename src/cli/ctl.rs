@@ -182,13 +182,7 @@ fn chosen(status: &FleetStatus, words: &[String]) -> Result<BTreeSet<InstanceNam
 /// Exit code 2 for an unknown name or a broken file while nothing runs.
 pub fn status(fleet: &Fleet, arguments: &Status) -> Result<ExitCode, Failure> {
     let Some(home) = fleet.running() else { return status_at_rest(fleet, arguments) };
-    let mut status = Client::new(home.clone()).status()?;
-    if !arguments.names.is_empty() {
-        let plan = home.running_plan().ok_or_else(|| Failure::failed("the running plan cannot be read"))?;
-        let wanted = plan::select(&plan, &arguments.names)?;
-        let names: BTreeSet<_> = wanted.into_iter().map(|id| plan.spec(id).name.clone()).collect();
-        status.instances.retain(|instance| names.contains(&instance.name));
-    }
+    let status = status_of(&home, &arguments.names)?;
     if arguments.json {
         println!("{}", to_json(&status)?);
     } else {
@@ -232,28 +226,98 @@ fn exit_code(instances: &[InstanceStatus]) -> u8 {
     if well && settled { DONE } else { FAILED }
 }
 
+/// How the fleet at `home` is, as far as `names` (none = all) ask for it.
+///
+/// # Errors
+/// Exit code 2 for an unknown name; when the supervisor does not answer.
+pub fn status_of(home: &Home, names: &[String]) -> Result<FleetStatus, Failure> {
+    only(Client::new(home.clone()).status()?, home, names)
+}
+
+/// The same status with those that `names` (none = all) mean.
+///
+/// # Errors
+/// Exit code 2 for an unknown name.
+pub fn only(mut status: FleetStatus, home: &Home, names: &[String]) -> Result<FleetStatus, Failure> {
+    if !names.is_empty() {
+        let names = names_of(home, names)?;
+        status.instances.retain(|instance| names.contains(&instance.name));
+    }
+    Ok(status)
+}
+
+/// The instances of the plan that runs at `home` that `words` mean.
+///
+/// # Errors
+/// Exit code 2 for an unknown name.
+pub fn names_of(home: &Home, words: &[String]) -> Result<BTreeSet<InstanceName>, Failure> {
+    let plan = home.running_plan().ok_or_else(|| Failure::failed("the running plan cannot be read"))?;
+    let wanted = plan::select(&plan, words)?;
+    Ok(wanted.into_iter().map(|id| plan.spec(id).name.clone()).collect())
+}
+
+/// Instances of a file from which nothing runs, or nothing that is watched.
+#[derive(Debug)]
+pub struct AtRest {
+    plan: Plan,
+    wanted: Vec<InstanceId>,
+    unwatched: Vec<(InstanceName, u32)>,
+}
+
+impl AtRest {
+    /// Those that `names` (none = all) mean.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file; exit code 2 for an unknown name.
+    pub fn new(fleet: &Fleet, names: &[String]) -> Result<Self, Failure> {
+        let plan = fleet.plan()?;
+        let wanted = plan::select(&plan, names)?;
+        let unwatched = Home::of(&plan.state_dir).unwatched();
+        Ok(Self { plan, wanted, unwatched })
+    }
+
+    /// An object for each.
+    #[must_use]
+    pub fn json(&self) -> Vec<(InstanceName, serde_json::Value)> {
+        let shown = |id: &InstanceId| {
+            let name = &self.plan.spec(*id).name;
+            let pid = self.unwatched.iter().find(|(other, _)| other == name).map(|(_, pid)| pid);
+            let phase = if pid.is_some() { Phase::Running } else { Phase::Stopped };
+            (name.clone(), serde_json::json!({"name": name, "phase": phase, "pid": pid, "watched": false}))
+        };
+        self.wanted.iter().map(shown).collect()
+    }
+
+    /// The table; none where somebody runs unwatched, since nothing is known of them.
+    #[must_use]
+    pub fn table(&self) -> Option<String> {
+        let row = |id: &InstanceId| (self.plan.spec(*id).name.to_string(), self.plan.spec(*id).facts.port);
+        self.unwatched.is_empty().then(|| table::at_rest(&self.wanted.iter().map(row).collect::<Vec<_>>()))
+    }
+
+    /// Why, and what to do.
+    #[must_use]
+    pub fn why(&self) -> Failure {
+        if self.unwatched.is_empty() {
+            let what = format!("nothing runs from {}; start it with: laneway up", self.plan.file.display());
+            return Failure::not_running(what);
+        }
+        Failure::not_running(unwatched_in_words(&self.unwatched)).or_hint(UNWATCHED_HINT)
+    }
+}
+
 /// The instances of the file, all stopped.
 fn status_at_rest(fleet: &Fleet, arguments: &Status) -> Result<ExitCode, Failure> {
-    let plan = fleet.plan()?;
-    let wanted = plan::select(&plan, &arguments.names)?;
-    let unwatched = Home::of(&plan.state_dir).unwatched();
+    let rest = AtRest::new(fleet, &arguments.names)?;
     if arguments.json {
-        let shown = |id: &InstanceId| {
-            let name = &plan.spec(*id).name;
-            let pid = unwatched.iter().find(|(other, _)| other == name).map(|(_, pid)| pid);
-            let phase = if pid.is_some() { Phase::Running } else { Phase::Stopped };
-            serde_json::json!({"name": name, "phase": phase, "pid": pid, "watched": false})
-        };
-        let instances: Vec<_> = wanted.iter().map(shown).collect();
-        let all = serde_json::json!({"project": plan.project, "file": plan.file, "instances": instances});
+        let instances: Vec<_> = rest.json().into_iter().map(|(_, instance)| instance).collect();
+        let all = serde_json::json!({"project": rest.plan.project, "file": rest.plan.file, "instances": instances});
         println!("{}", to_json(&all)?);
-    } else if !unwatched.is_empty() {
-        return Err(Failure::not_running(unwatched_in_words(&unwatched)).or_hint(UNWATCHED_HINT));
+    } else if let Some(table) = rest.table() {
+        println!("{table}");
+        eprintln!("{}", rest.why().in_words());
     } else {
-        let rows: Vec<_> =
-            wanted.iter().map(|id| (plan.spec(*id).name.to_string(), plan.spec(*id).facts.port)).collect();
-        println!("{}", table::at_rest(&rows));
-        eprintln!("nothing runs from {}; start it with: laneway up", plan.file.display());
+        return Err(rest.why());
     }
     Ok(ExitCode::from(NOT_RUNNING))
 }

@@ -105,7 +105,7 @@ impl MergedLogs {
 
     fn print(&self, lines: &[(usize, Line)]) -> io::Result<()> {
         // Only the prefix is coloured. A server's bytes go into a file or a pipe as they are.
-        let is_coloured = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
+        let is_coloured = paint::is_coloured(&io::stdout());
         let mut out = io::stdout().lock();
         for (position, line) in lines {
             if let Some(Some((prefix, style))) = self.sources.get(*position).map(|source| &source.prefix) {

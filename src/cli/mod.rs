@@ -3,9 +3,13 @@
 mod apply;
 mod args;
 mod attached;
+mod completions;
 mod ctl;
+mod help;
+mod kill;
 mod lane;
 mod logs;
+mod man;
 mod notify;
 mod out;
 mod paint;
@@ -18,10 +22,13 @@ mod settings;
 mod signals;
 mod up;
 mod upgrade;
+mod watch;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::FromArgMatches;
+use clap::error::ErrorKind;
 
 use args::{Arguments, PresetUp, Verb};
 use place::Fleet;
@@ -34,15 +41,11 @@ use crate::{daemon, keeper};
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn run() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match read(std::env::args_os()) {
         Ok(arguments) => arguments,
-        Err(error) => {
-            // Help is no failure; the rest is exit code 2.
-            let code = u8::try_from(error.exit_code()).unwrap_or(report::USAGE);
-            let _ = error.print();
-            return ExitCode::from(code);
-        }
+        Err(error) => return refuse(&error),
     };
+    paint::decide(arguments.look.color);
     match arguments.verb {
         Verb::Keeper { table } | Verb::Supervisor { table } | Verb::Prove { table }
             if !keeper::table::is_there(table) =>
@@ -53,6 +56,10 @@ pub fn run() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => Failure::failed(format!("{}: {error}", log.display())).report(),
         },
+        Verb::Complete { shell, position, words } => {
+            completions::answer(shell, position, words);
+            ExitCode::SUCCESS
+        }
         Verb::Keeper { table } => code(keeper::run(table)),
         Verb::Prove { table } => code(daemon::prove(table)),
         Verb::Supervisor { table } => code(daemon::run_supervisor(table)),
@@ -60,12 +67,38 @@ pub fn run() -> ExitCode {
     }
 }
 
+fn read(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
+    let words: Vec<_> = words.into_iter().collect();
+    let parsed = help::command(None).try_get_matches_from(&words);
+    let parsed = match parsed {
+        // Whoever asks for help sees the presets of the file, which nobody else has to wait for.
+        Err(error) if is_help(&error) => {
+            paint::decide_by(words.iter().cloned());
+            let settings = help::settings_of(words.iter().cloned()).and_then(|(_, settings)| settings);
+            help::command(settings.as_ref()).try_get_matches_from(&words)
+        }
+        parsed => parsed,
+    };
+    parsed.and_then(|matches| Arguments::from_arg_matches(&matches))
+}
+
+fn is_help(error: &clap::Error) -> bool {
+    matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand)
+}
+
+/// Help is no failure; the rest is exit code 2.
+fn refuse(error: &clap::Error) -> ExitCode {
+    paint::decide_by(std::env::args_os());
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(report::USAGE))
+}
+
 fn code(code: i32) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(report::FAILED))
 }
 
 fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let Arguments { place, values, verb } = arguments;
+    let Arguments { place, values, look: _, verb } = arguments;
     let fleet = Fleet::new(&place, &values)?;
     match verb {
         Verb::Up(arguments) => up::run(&fleet, &arguments),
@@ -74,6 +107,8 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Restart(arguments) => ctl::start(&fleet, "/v1/restart", &arguments),
         Verb::Apply(arguments) => apply::run(&fleet, &arguments),
         Verb::Stop(arguments) => ctl::stop(&fleet, &arguments),
+        Verb::Kill(arguments) => kill::run(&fleet, &arguments),
+        Verb::Status(arguments) if arguments.watch => watch::run(&fleet, &arguments),
         Verb::Status(arguments) => ctl::status(&fleet, &arguments),
         Verb::Why(arguments) => ctl::why(&fleet, &arguments),
         Verb::Logs(arguments) => logs::run(&fleet, &arguments),
@@ -86,20 +121,30 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::UninstallService(arguments) => service::uninstall(&fleet, &arguments),
         Verb::Other(words) => other(&place, &values, &words),
         Verb::Upgrade(arguments) => upgrade::run(&fleet, &arguments),
-        Verb::Keeper { .. } | Verb::Supervisor { .. } | Verb::Prove { .. } | Verb::Compress { .. } => {
-            Ok(ExitCode::from(report::USAGE))
+        Verb::Completions(arguments) => {
+            completions::print(arguments.shell);
+            Ok(ExitCode::SUCCESS)
         }
+        Verb::Man(arguments) => man::run(&arguments),
+        Verb::Keeper { .. }
+        | Verb::Supervisor { .. }
+        | Verb::Prove { .. }
+        | Verb::Compress { .. }
+        | Verb::Complete { .. } => Ok(ExitCode::from(report::USAGE)),
     }
 }
 
 /// What other tools call it, and what it is called here.
-const ELSEWHERE: [(&str, &str); 14] = [
+const ELSEWHERE: [(&str, &str); 17] = [
     ("reload", "laneway apply (after a change of the file), or laneway restart NAME"),
     ("tail", "laneway logs -f NAME"),
     ("ls", "laneway status"),
     ("list", "laneway status"),
-    ("monit", "laneway status, laneway why NAME"),
-    ("top", "laneway status"),
+    ("monit", "laneway status --watch, laneway why NAME"),
+    ("top", "laneway status --watch"),
+    ("watch", "laneway status --watch"),
+    ("signal", "laneway kill -s SIGNAL NAME"),
+    ("completion", "laneway completions bash|zsh|fish"),
     ("enable", "laneway start NAME"),
     ("disable", "laneway stop NAME"),
     ("delete", "laneway stop NAME"),
@@ -118,11 +163,11 @@ fn other(place: &args::Place, values: &args::Values, words: &[String]) -> Result
     if let Some((_, here)) = ELSEWHERE.iter().find(|(theirs, _)| theirs == word) {
         return Err(Failure::usage(format!("there is no verb `{word}`"), format!("here it is: {here}")));
     }
-    let flags = preset_flags(word, rest);
-    let flags = match flags {
+    let flags = match preset_flags(word, rest) {
         Ok(flags) => flags,
-        Err(error) => error.exit(),
+        Err(error) => return Ok(refuse(&error)),
     };
+    paint::decide(flags.look.color);
     let mut all = values.clone();
     all.profile = flags.values.profile.clone().or(all.profile);
     all.set.extend(flags.values.set.clone());
@@ -149,14 +194,10 @@ fn other(place: &args::Place, values: &args::Values, words: &[String]) -> Result
 }
 
 fn preset_flags(word: &str, rest: &[String]) -> Result<PresetUp, clap::Error> {
-    let command = PresetUp::command()
-        .name("laneway")
-        .bin_name(format!("laneway {word}"))
-        .about(format!("Start the instances of the preset `{word}`, and stay attached: Ctrl-C stops all"));
     let words = std::iter::once(word.to_owned()).chain(rest.iter().cloned());
-    PresetUp::from_arg_matches(&command.try_get_matches_from(words)?)
+    PresetUp::from_arg_matches(&help::preset(word).try_get_matches_from(words)?)
 }
 
 fn is_verb(word: &str) -> bool {
-    Arguments::command().get_subcommands().any(|verb| verb.get_name() == word && !verb.is_hide_set())
+    help::command(None).get_subcommands().any(|verb| verb.get_name() == word && !verb.is_hide_set())
 }

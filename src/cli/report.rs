@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 
 use super::out::eprintln;
+use super::paint;
 use crate::config::Problems;
 use crate::control::ClientError;
 use crate::plan;
@@ -21,6 +22,18 @@ pub const USAGE: u8 = 2;
 pub const NOT_RUNNING: u8 = 3;
 /// A person interrupted.
 pub const INTERRUPTED: u8 = 130;
+
+/// What a shell reports of a program that SIGTERM ended.
+pub const TERMINATED: u8 = 128 + 15;
+
+/// What they mean, for `--help` and the manual.
+pub const EXIT_CODES: [(&str, &str); 5] = [
+    ("0", "done; all that are wanted are well"),
+    ("1", "failed, or not all are well"),
+    ("2", "the command line, the file or a name is wrong"),
+    ("3", "nothing runs"),
+    ("128 + N", "ended by signal N: 130 after Ctrl-C"),
+];
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
@@ -63,14 +76,24 @@ impl Failure {
         }
     }
 
+    /// The same for a place where it is shown, not reported.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Problems(problems) => problems.to_string(),
+            Self::Other { what, hint: None, .. } => what.clone(),
+            Self::Other { what, hint: Some(hint), .. } => format!("{what}\n  hint: {hint}"),
+        }
+    }
+
     /// Says it, and gives the exit code.
     #[must_use]
     pub fn report(self) -> ExitCode {
         match self {
             Self::Problems(problems) => {
                 let count = problems.len();
-                let terminal = std::io::stderr().is_terminal();
-                if terminal {
+                let stderr = std::io::stderr();
+                if stderr.is_terminal() || paint::is_coloured(&stderr) {
                     eprintln!("{}\n", problems.render(true));
                 } else {
                     eprintln!("{problems}");

@@ -1,4 +1,4 @@
-//! The signals that an attached `up` minds: Ctrl-C, SIGTERM, and, as the first process of a container, the end of
+//! The signals that a command which stays minds: Ctrl-C, SIGTERM, and, as the first process of a container, the end of
 //! strangers. They are blocked and waited for by one thread, so that none is lost and none comes at a bad moment.
 
 use std::io;
@@ -19,12 +19,17 @@ pub fn is_init() -> bool {
 /// # Errors
 /// The system's.
 pub fn listen(hand_on: impl Fn(Signal) + Send + 'static) -> io::Result<()> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    if is_init() {
-        signals.add(Signal::SIGCHLD);
-    }
+    let of_init = is_init().then_some(Signal::SIGCHLD);
+    let minded: Vec<_> = [Signal::SIGINT, Signal::SIGTERM].into_iter().chain(of_init).collect();
+    listen_to(&minded, hand_on)
+}
+
+/// Hands on each of these signals from now on, as `listen` does; SIGCHLD is minded here.
+///
+/// # Errors
+/// The system's.
+pub fn listen_to(minded: &[Signal], hand_on: impl Fn(Signal) + Send + 'static) -> io::Result<()> {
+    let signals: SigSet = minded.iter().copied().collect();
     signals.thread_block()?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         loop {

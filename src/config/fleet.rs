@@ -28,6 +28,8 @@ pub struct Fleet {
     pub restart_brake: Option<Brake>,
     /// `presets`.
     pub presets: BTreeMap<String, Preset>,
+    /// The names under `profiles`.
+    pub profiles: Vec<String>,
     /// `instances`.
     pub instances: Vec<Instance>,
 }
@@ -69,7 +71,7 @@ pub fn read(
     check_dependencies(&instances, collector);
     let presets = presets(&mut keys, layered, &profiles, collector);
     keys.finish();
-    Some(Fleet { name, namespace, state_dir, restart_brake, presets, instances })
+    Some(Fleet { name, namespace, state_dir, restart_brake, presets, profiles, instances })
 }
 
 fn version(node: &Node) -> Result<(), Fault> {

@@ -113,6 +113,7 @@ pub fn read(source: &Source) -> (Option<Settings>, Problems) {
         profile: source.profile.clone(),
         restart_brake: fleet.restart_brake,
         presets: fleet.presets,
+        profiles: fleet.profiles,
         instances: fleet.instances,
         variables: used.into_inner(),
         parts,

@@ -33,6 +33,8 @@ pub struct Settings {
     pub restart_brake: Option<Brake>,
     /// Named choices of instances.
     pub presets: BTreeMap<String, Preset>,
+    /// The names of all profiles, in the order of the file.
+    pub profiles: Vec<String>,
     /// In the order of the file.
     pub instances: Vec<Instance>,
     /// The variables that the files use, and where they got their value; never printed, for some are secrets.

@@ -1,7 +1,7 @@
 //! The words that a preset cannot be called: each preset is a verb of the command line, beside laneway's own.
 
 /// Laneway's own verbs, those of later versions among them, so that a file that works goes on working.
-pub const RESERVED_VERBS: [&str; 48] = [
+pub const RESERVED_VERBS: [&str; 51] = [
     "up",
     "down",
     "start",
@@ -25,7 +25,9 @@ pub const RESERVED_VERBS: [&str; 48] = [
     "db",
     "audit",
     "schema",
+    "complete",
     "completions",
+    "compress",
     "man",
     "tui",
     "dashboard",
@@ -43,6 +45,7 @@ pub const RESERVED_VERBS: [&str; 48] = [
     "ls",
     "monit",
     "keeper",
+    "prove",
     "supervisor",
     "run",
     "list",

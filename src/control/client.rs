@@ -227,6 +227,8 @@ pub enum Change {
     Status(FleetStatus),
     /// One instance whose phase or health changed.
     Instance(Box<InstanceStatus>),
+    /// There were more than this reader took: only the whole says how everything is.
+    Missed,
 }
 
 impl Iterator for Events {
@@ -249,6 +251,7 @@ impl Iterator for Events {
                 match event.as_str() {
                     "status" => return serde_json::from_str(&data).ok().map(Change::Status),
                     "instance" => return serde_json::from_str(&data).ok().map(Change::Instance),
+                    "missed" => return Some(Change::Missed),
                     _ => data.clear(),
                 }
             }

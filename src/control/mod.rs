@@ -6,5 +6,5 @@ mod protocol;
 mod server;
 
 pub use client::{Change, Client, ClientError, Events};
-pub use protocol::{ApplyRequest, DownRequest, Problem, StartRequest, StopRequest, Upgraded, WaitFor};
+pub use protocol::{ApplyRequest, DownRequest, KillRequest, Problem, StartRequest, StopRequest, Upgraded, WaitFor};
 pub use server::{OPENAPI, serve};

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::Signal;
+
 /// Body of `POST /v1/start` and `/v1/restart`. A start that names nobody leaves alone who was stopped and is
 /// `restart: unless-stopped`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,6 +46,22 @@ pub enum WaitFor {
 pub struct StopRequest {
     /// Names, globs, presets; none = all.
     pub instances: Vec<String>,
+}
+
+/// Body of `POST /v1/kill`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KillRequest {
+    /// Names, globs, presets; none = whoever runs.
+    pub instances: Vec<String>,
+    /// What to send: `SIGHUP`, `hup`, `1`.
+    pub signal: Signal,
+}
+
+impl Default for KillRequest {
+    fn default() -> Self {
+        Self { instances: Vec::new(), signal: Signal::KILL }
+    }
 }
 
 /// Body of `POST /v1/down`.

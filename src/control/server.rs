@@ -20,7 +20,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::{Stream, StreamExt, once};
 use tracing::warn;
 
-use super::protocol::{ApplyRequest, DownRequest, Problem, StartRequest, StopRequest, Upgraded, WaitFor};
+use super::protocol::{ApplyRequest, DownRequest, KillRequest, Problem, StartRequest, StopRequest, Upgraded, WaitFor};
 use crate::machine::{Request, RequestId, Wait};
 use crate::model::InstanceId;
 use crate::plan::{self, Plan};
@@ -57,6 +57,7 @@ pub async fn serve(
         .route("/v1/start", post(start))
         .route("/v1/restart", post(restart))
         .route("/v1/stop", post(stop))
+        .route("/v1/kill", post(kill))
         .route("/v1/down", post(down))
         .route("/v1/apply", post(apply))
         .route("/v1/upgrade", post(upgrade))
@@ -212,12 +213,23 @@ fn named(headers: &HeaderMap) -> Option<RequestId> {
 
 async fn stop(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let asked: StopRequest = read(body)?;
-    let plan = doors.handle.plan();
-    let who = match plan::select(&plan, &asked.instances) {
-        Ok(who) => who,
-        Err(unknown) => leaving(&plan, &doors.handle.status().await?, &asked.instances).ok_or(unknown)?,
-    };
+    let who = present(&doors, &asked.instances).await?;
     Ok(Json(doors.handle.request(named(&headers), Request::Stop { who }).await?).into_response())
+}
+
+async fn kill(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+    let KillRequest { instances, signal } = read(body)?;
+    let who = if instances.is_empty() { Vec::new() } else { present(&doors, &instances).await? };
+    Ok(Json(doors.handle.request(named(&headers), Request::Signal { who, signal }).await?).into_response())
+}
+
+/// The instances that `words` mean, of the file or on their way out of it.
+async fn present(doors: &Doors, words: &[String]) -> Result<Vec<InstanceId>, Refusal> {
+    let plan = doors.handle.plan();
+    match plan::select(&plan, words) {
+        Ok(who) => Ok(who),
+        Err(unknown) => Ok(leaving(&plan, &doors.handle.status().await?, words).ok_or(unknown)?),
+    }
 }
 
 /// The instances that `words` name, if all of them were taken out of the file and something of each is left: their end

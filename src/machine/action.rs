@@ -27,6 +27,16 @@ pub enum Action {
         /// With what.
         signal: Signal,
     },
+    /// A person wants the run's first process, and nobody else, to get this signal. Never given a second time: a successor
+    /// cannot know whether it was carried out, and many signals mean something else when they come twice.
+    Deliver {
+        /// The wish.
+        id: RequestId,
+        /// Which run.
+        run: Run,
+        /// With what.
+        signal: Signal,
+    },
     /// Kill everything of the run. Its first process comes back as `Exited`.
     Kill {
         /// Which run.
@@ -80,6 +90,8 @@ pub struct Answer {
 pub enum Trouble {
     /// Its state says why it does not run.
     NotUp,
+    /// It has no process that could get a signal.
+    NoProcess,
     /// It waits for another instance that does not run.
     Dependency {
         /// Which.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Exit, InstanceId, InstanceName, Run};
+use crate::model::{Exit, InstanceId, InstanceName, Run, Signal};
 use crate::plan::Plan;
 
 /// One input of the machine.
@@ -103,6 +103,13 @@ pub enum Request {
         heirs: Vec<(InstanceName, InstanceName)>,
         /// When the wish counts as fulfilled.
         wait: Wait,
+    },
+    /// Their first processes shall get a signal; what is wanted of them stays as it is.
+    Signal {
+        /// Which; none = whoever runs.
+        who: Vec<InstanceId>,
+        /// With what.
+        signal: Signal,
     },
     /// All shall end, and laneway with them.
     Down {

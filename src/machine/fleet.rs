@@ -12,8 +12,8 @@ use super::action::{Action, Answer, Trouble};
 use super::brake::Brake;
 use super::event::{Event, Request, RequestId, Wait};
 use super::instance::{Context, Instance};
-use super::state::{Cause, Stage, Starting, State, Then, Waiting};
-use crate::model::{Goal, Health, InstanceId, Mono, Phase, Run};
+use super::state::{Cause, Sent, Stage, Starting, State, Then, Waiting};
+use crate::model::{Goal, Health, InstanceId, Mono, Phase, Run, Signal};
 use crate::plan::spec::{Condition, Plan, RestartPolicy};
 
 /// The state of a whole fleet.
@@ -448,6 +448,7 @@ impl Fleet {
                 let (until, deadline) = until(wait, now);
                 (who, until, deadline)
             }
+            Request::Signal { who, signal } => return self.signal(id, who, signal, now, actions),
             Request::Down { now: at_once } => {
                 let who = self.present();
                 self.ending = true;
@@ -467,6 +468,24 @@ impl Fleet {
         };
         self.wishes.push(Wish { id, who, until, deadline, gone, round: Round::default() });
         self.has_news = true;
+    }
+
+    /// Answered at once: what a signal does to a process shows as its end, or not at all.
+    fn signal(&mut self, id: RequestId, who: Vec<InstanceId>, signal: Signal, now: Mono, actions: &mut Vec<Action>) {
+        let named = !who.is_empty();
+        let mut troubles = Vec::new();
+        for one in if named { who } else { self.present() } {
+            let state = &self.instance(one).state;
+            match (state.pid(), state.run()) {
+                (Some(_), Some(run)) => {
+                    self.with(one, now, actions, |i, cx| i.sent = Some(Sent { signal, at: cx.now }));
+                    actions.push(Action::Deliver { id, run, signal });
+                }
+                _ if named => troubles.push((one, Trouble::NoProcess)),
+                _ => {}
+            }
+        }
+        actions.push(Action::Reply { id, answer: Answer { troubles } });
     }
 
     /// Nothing begins while everything ends, nor what was taken out of the file after somebody named it.

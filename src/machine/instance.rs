@@ -11,7 +11,7 @@ use super::action::{Action, Work};
 use super::backoff;
 use super::checks::Checks;
 use super::event::{Obstacle, Survivor, Verdict};
-use super::state::{Cause, Failure, FailureKind, Stage, Starting, State, Stopping, Sweeping, Then, Waiting};
+use super::state::{Cause, Failure, FailureKind, Sent, Stage, Starting, State, Stopping, Sweeping, Then, Waiting};
 use crate::model::{Exit, Goal, Health, InstanceId, Mono, Run};
 use crate::plan::spec::{HealthCheck, RestartPolicy, Spec};
 
@@ -40,6 +40,9 @@ pub struct Instance {
     pub failures: u32,
     /// The last failure under this goal, and when it was.
     pub last_failure: Option<(Mono, Failure)>,
+    /// The last signal that a person sent to this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<Sent>,
     /// `pre_start` was done since a person asked for a start.
     pub(super) prepared: bool,
 }
@@ -66,6 +69,7 @@ impl Instance {
             restarts: 0,
             failures: 0,
             last_failure: None,
+            sent: None,
             prepared: false,
         }
     }
@@ -258,6 +262,7 @@ impl Instance {
 
     fn next_run(&mut self, id: InstanceId) -> Run {
         self.generation = self.generation.saturating_add(1);
+        self.sent = None;
         Run { instance: id, generation: self.generation }
     }
 
@@ -554,7 +559,7 @@ impl Instance {
     fn failed(&mut self, cx: &Context<'_>, kind: FailureKind, since: Mono) -> Then {
         self.failures = if self.is_stable(cx) { 0 } else { self.failures.saturating_add(1) };
         let last_check = self.state.checks().and_then(|checks| checks.last.clone());
-        let failure = Failure { kind: kind.clone(), lived: cx.now.since(since), last_check };
+        let failure = Failure { kind: kind.clone(), lived: cx.now.since(since), last_check, sent: self.sent.take() };
         self.last_failure = Some((cx.now, failure));
         Then::Failure(kind)
     }
@@ -562,7 +567,7 @@ impl Instance {
     fn judge(&mut self, cx: &mut Context<'_>, kind: FailureKind) {
         let failure = match &self.last_failure {
             Some((_, failure)) => failure.clone(),
-            None => Failure { kind, lived: Duration::ZERO, last_check: None },
+            None => Failure { kind, lived: Duration::ZERO, last_check: None, sent: None },
         };
         let gives_up = cx.spec.restart.max_attempts.is_some_and(|most| self.failures > most);
         if cx.spec.restart.policy == RestartPolicy::No || gives_up {

@@ -22,4 +22,4 @@ pub use checks::{Checked, Checks};
 pub use event::{Event, Fault, Obstacle, Owner, Request, RequestId, Survivor, Verdict, Wait};
 pub use fleet::{Fleet, Memory, Standing};
 pub use instance::Instance;
-pub use state::{Cause, Failure, FailureKind, Stage, Starting, State, Stopping, Sweeping, Then, Waiting};
+pub use state::{Cause, Failure, FailureKind, Sent, Stage, Starting, State, Stopping, Sweeping, Then, Waiting};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::action::Work;
 use super::checks::{Checked, Checks};
 use super::event::{Obstacle, Survivor};
-use crate::model::{Exit, Health, InstanceId, Mono, Phase, Run};
+use crate::model::{Exit, Health, InstanceId, Mono, Phase, Run, Signal};
 
 /// What is observed of an instance. Data lives in the variant that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,6 +181,18 @@ pub struct Failure {
     pub lived: Duration,
     /// The last health check before it.
     pub last_check: Option<Checked>,
+    /// What a person sent to the run before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<Sent>,
+}
+
+/// A signal that a person sent to the first process of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// Which.
+    pub signal: Signal,
+    /// When.
+    pub at: Mono,
 }
 
 /// What counts as a failure.

@@ -255,6 +255,53 @@ impl Unwaited for Option<Mono> {
 }
 
 #[test]
+fn a_signal_of_a_person_goes_to_the_first_process_and_changes_no_goal() {
+    let mut story = Story::of(vec![spec("a"), spec("b")]);
+    story.start(&[A]);
+    let run = story.run(A);
+    story.step(Event::Spawned { run, pid: 7 });
+    let actions = story.ask(Request::Signal { who: vec![A, B], signal: Signal::KILL });
+    let delivered: Vec<_> = actions.iter().filter(|action| matches!(action, Action::Deliver { .. })).collect();
+    assert_eq!(delivered, [&Action::Deliver { id: RequestId(2), run, signal: Signal::KILL }]);
+    assert_eq!(reply(&actions).unwrap().troubles, [(B, Trouble::NoProcess)], "who has none is named");
+    assert_eq!((story.fleet.instance(A).goal, story.fleet.instance(B).goal), (Goal::Up, Goal::Down));
+    assert!(matches!(story.fleet.standing(RequestId(2)), Standing::Answered(_)), "asked again, it is not sent again");
+
+    // The policy acts, and what a person did is known beside what came of it.
+    story.step(Event::Exited { run, exit: Exit::Signal { signal: Signal::KILL, core: false } });
+    story.step(Event::Swept { run, left: Vec::new() });
+    let State::Backoff { failure, .. } = &story.fleet.instance(A).state else {
+        panic!("{:?}", story.fleet.instance(A))
+    };
+    assert_eq!(failure.sent.map(|sent| sent.signal), Some(Signal::KILL));
+    assert_eq!(story.fleet.instance(A).sent, None, "the next run has not been sent it");
+}
+
+#[test]
+fn a_signal_to_nobody_in_particular_goes_to_whoever_runs() {
+    let mut story = Story::of(vec![spec("a"), spec("b")]);
+    let actions = story.ask(Request::Signal { who: Vec::new(), signal: Signal::TERM });
+    assert_eq!(reply(&actions).unwrap().troubles, [], "that nobody runs is no trouble of anybody");
+    story.start(&[B]);
+    story.step(Event::Spawned { run: story.run(B), pid: 7 });
+    let actions = story.ask(Request::Signal { who: Vec::new(), signal: Signal::TERM });
+    assert!(actions.contains(&Action::Deliver { id: RequestId(3), run: story.run(B), signal: Signal::TERM }));
+    assert_eq!(reply(&actions).unwrap().troubles, []);
+}
+
+#[test]
+fn a_successor_does_not_signal_again() {
+    let mut story = Story::of(vec![spec("a")]);
+    story.start(&[A]);
+    story.step(Event::Spawned { run: story.run(A), pid: 7 });
+    story.ask(Request::Signal { who: vec![A], signal: Signal::TERM });
+    let (instances, memory) = (vec![story.fleet.instance(A).clone()], story.fleet.memory());
+    let mut successor = Fleet::restore(Arc::clone(story.fleet.plan()), 7, instances, memory);
+    assert!(!successor.resume(story.now).iter().any(|action| matches!(action, Action::Deliver { .. })));
+    assert_eq!(successor.instance(A).sent.map(|sent| sent.signal), Some(Signal::TERM), "but knows of it");
+}
+
+#[test]
 fn attempts_end_where_the_policy_says() {
     let mut one = spec("a");
     one.restart.max_attempts = Some(2);
@@ -769,7 +816,7 @@ mod world {
                         assert!(!self.to_probe.contains(run), "two probes of one run");
                         self.to_probe.push(*run);
                     }
-                    Action::Signal { run, .. } | Action::Kill { run } => {
+                    Action::Signal { run, .. } | Action::Deliver { run, .. } | Action::Kill { run } => {
                         assert!(self.alive.contains(run), "a signal to nobody");
                     }
                     Action::Exit => self.exited = true,

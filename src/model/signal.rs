@@ -61,6 +61,11 @@ impl Signal {
         Self(number)
     }
 
+    /// All that have a name, without `SIG`.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.iter().map(|(name, _)| *name)
+    }
+
     /// The number.
     #[must_use]
     pub const fn number(self) -> i32 {

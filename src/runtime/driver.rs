@@ -336,6 +336,11 @@ impl Driver {
                         let starts = |id: &InstanceId| !kept_stopped.contains(id);
                         self.fleet.plan().ids().filter(starts).collect()
                     }
+                    Request::Signal { who, .. } if !who.is_empty() => who.clone(),
+                    Request::Signal { .. } => {
+                        let runs = |id: &InstanceId| self.fleet.instance(*id).state.pid().is_some();
+                        self.fleet.present().into_iter().filter(runs).collect()
+                    }
                     Request::Apply { .. } | Request::Down { .. } => self.fleet.present(),
                 };
                 let kept_stopped = kept_stopped.iter().map(|id| self.fleet.plan().spec(*id).name.clone()).collect();
@@ -374,6 +379,7 @@ impl Driver {
     /// Carries orders out; returns whether the last of them was to end.
     fn obey(&mut self, actions: Vec<Action>) -> bool {
         let mut ends = false;
+        let mut undelivered = Vec::new();
         for action in actions {
             match action {
                 Action::Spawn { run, work } => self.spawn(run, work),
@@ -386,6 +392,9 @@ impl Driver {
                         living.tree.signal(signal);
                     }
                 }
+                Action::Deliver { id, run, signal } => {
+                    undelivered.extend(self.deliver(run, signal).err().map(|trouble| (id, trouble)));
+                }
                 Action::Kill { run } => {
                     if let Some(living) = self.trees.get(&run) {
                         living.tree.kill();
@@ -394,7 +403,7 @@ impl Driver {
                 Action::Sweep { run } => self.sweep(run),
                 Action::Probe { run } => self.probe(run),
                 Action::Changed { instance } => self.changed(instance),
-                Action::Reply { id, answer } => self.reply(id, &answer.troubles),
+                Action::Reply { id, answer } => self.reply(id, &answer.troubles, &undelivered),
                 Action::Exit => ends = true,
             }
         }

@@ -7,6 +7,7 @@
 //! after the death of both nobody's that we know. What differs is how its end is learned and who reaps it.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::parent_id;
 use std::sync::Arc;
@@ -121,6 +122,15 @@ impl Tree {
         // SAFETY: a plain system call; nix's enumeration does not know the real-time signals.
         unsafe { nix::libc::killpg(self.group().as_raw(), signal.number()) };
         let _ = killpg(self.group(), Number::SIGCONT);
+    }
+
+    /// Sends a signal to the first process and to nobody else.
+    ///
+    /// # Errors
+    /// When it is gone, or is not ours to signal: a server may run as another user.
+    pub fn deliver(&self, signal: Signal) -> io::Result<()> {
+        let number = rustix::process::Signal::from_named_raw(signal.number()).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(pidfd_send_signal(&self.pidfd, number)?)
     }
 
     /// Kills the first process and everything that can be found of the run now.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::{
-    Checked, Checks, Failure, FailureKind, Fault, Fleet, Instance, Obstacle, Owner, Stage, Starting, State, Stopping,
-    Sweeping, Then, Verdict, Waiting,
+    Checked, Checks, Failure, FailureKind, Fault, Fleet, Instance, Obstacle, Owner, Sent, Stage, Starting, State,
+    Stopping, Sweeping, Then, Verdict, Waiting,
 };
 use crate::model::{Exit, Health, InstanceId, Mono, Signal, in_words};
 use crate::plan::spec::{Condition, HealthCheck, HealthTest, RestartPolicy, Spec};
@@ -42,9 +42,9 @@ pub fn explain(fleet: &Fleet, id: InstanceId, now: Mono) -> Explanation {
         State::Starting(starting) => start(spec, starting, now),
         State::Running { checks, .. } => run(spec, checks, now),
         State::Stopping(stopping) => stop(spec, stopping, now),
-        State::Sweeping(sweeping) => sweep(spec, sweeping),
+        State::Sweeping(sweeping) => sweep(spec, instance, sweeping),
         State::Backoff { until, failure } => {
-            let mut explanation = fail(spec, failure);
+            let mut explanation = fail(spec, failure, now);
             explanation.next = Some(format!("starts again in {}", in_words(until.since(now))));
             if spec.restart.max_attempts.is_none() && failures_are_many(instance) {
                 explanation.evidence.push(format!(
@@ -56,7 +56,7 @@ pub fn explain(fleet: &Fleet, id: InstanceId, now: Mono) -> Explanation {
             explanation
         }
         State::Failed { failure } => {
-            let mut explanation = fail(spec, failure);
+            let mut explanation = fail(spec, failure, now);
             explanation.next = Some(match (spec.restart.policy, spec.restart.max_attempts) {
                 (RestartPolicy::No, _) => "nothing: its policy is `restart: no`".to_owned(),
                 (_, Some(most)) => format!("nothing: it gave up after {most} restarts in a row"),
@@ -66,6 +66,7 @@ pub fn explain(fleet: &Fleet, id: InstanceId, now: Mono) -> Explanation {
             explanation
         }
     };
+    explanation.evidence.extend(instance.sent.map(|sent| sent_in_words(sent, now)));
     explanation.evidence.extend(history(instance, spec, now));
     explanation
 }
@@ -85,7 +86,7 @@ fn history(instance: &Instance, spec: &Spec, now: Mono) -> Option<String> {
         | State::Stopping(_)
         | State::Completed => {
             let (at, failure) = instance.last_failure.as_ref()?;
-            Some(format!("last failure {} ago: {}", in_words(now.since(*at)), fail(spec, failure).reason))
+            Some(format!("last failure {} ago: {}", in_words(now.since(*at)), fail(spec, failure, now).reason))
         }
     }
 }
@@ -258,7 +259,7 @@ fn stop(spec: &Spec, stopping: &Stopping, now: Mono) -> Explanation {
     let why = match &stopping.then {
         Then::Rest => "it was told to stop".to_owned(),
         Then::Fresh => "it was told to restart".to_owned(),
-        Then::Failure(kind) => kind_in_words(spec, kind),
+        Then::Failure(kind) => kind_in_words(spec, kind, None),
         Then::Next(_) | Then::Success => "it ends".to_owned(),
     };
     let next = if stopping.killed {
@@ -273,9 +274,10 @@ fn stop(spec: &Spec, stopping: &Stopping, now: Mono) -> Explanation {
     }
 }
 
-fn sweep(spec: &Spec, sweeping: &Sweeping) -> Explanation {
+fn sweep(spec: &Spec, instance: &Instance, sweeping: &Sweeping) -> Explanation {
+    let sent = instance.last_failure.as_ref().and_then(|(_, failure)| failure.sent);
     let reason = match (&sweeping.then, sweeping.left.is_empty()) {
-        (Then::Failure(kind), true) => kind_in_words(spec, kind),
+        (Then::Failure(kind), true) => kind_in_words(spec, kind, sent),
         (_, true) => "its first process ended, the rest of its tree is being cleared".to_owned(),
         (_, false) => {
             let who: Vec<_> = sweeping
@@ -292,17 +294,16 @@ fn sweep(spec: &Spec, sweeping: &Sweeping) -> Explanation {
 }
 
 /// A failure: what happened, what was seen before it, what to do.
-fn fail(spec: &Spec, failure: &Failure) -> Explanation {
+fn fail(spec: &Spec, failure: &Failure, now: Mono) -> Explanation {
     let lived = in_words(failure.lived);
+    let kind = kind_in_words(spec, &failure.kind, failure.sent);
     let reason = match &failure.kind {
-        FailureKind::Exited { .. } if failure.lived < AT_ONCE => {
-            format!("{}, at once", kind_in_words(spec, &failure.kind))
-        }
-        FailureKind::Exited { .. } => format!("{} after {lived}", kind_in_words(spec, &failure.kind)),
+        FailureKind::Exited { .. } if failure.lived < AT_ONCE => format!("{kind}, at once"),
+        FailureKind::Exited { .. } => format!("{kind} after {lived}"),
         FailureKind::PreStart { .. }
         | FailureKind::PreStartTimeout { .. }
         | FailureKind::NotReady { .. }
-        | FailureKind::Unhealthy { .. } => kind_in_words(spec, &failure.kind),
+        | FailureKind::Unhealthy { .. } => kind,
     };
     let seen = failure.last_check.as_ref();
     let hint = match &failure.kind {
@@ -317,7 +318,11 @@ fn fail(spec: &Spec, failure: &Failure) -> Explanation {
     };
     Explanation {
         reason,
-        evidence: seen.map(|seen| format!("last check: {}", verdict(&seen.verdict))).into_iter().collect(),
+        evidence: seen
+            .map(|seen| format!("last check: {}", verdict(&seen.verdict)))
+            .into_iter()
+            .chain(failure.sent.map(|sent| sent_in_words(sent, now)))
+            .collect(),
         next: None,
         hint: hint.or_else(|| Some(format!("laneway logs {}", spec.name))),
     }
@@ -329,11 +334,21 @@ fn short(words: &[String]) -> String {
     program.into_iter().chain(words.iter().skip(1).map(String::as_str)).collect::<Vec<_>>().join(" ")
 }
 
-fn kind_in_words(spec: &Spec, kind: &FailureKind) -> String {
+/// What a person did to it by hand.
+fn sent_in_words(sent: Sent, now: Mono) -> String {
+    format!("a person sent it {}, {} ago (laneway kill)", sent.signal, in_words(now.since(sent.at)))
+}
+
+fn kind_in_words(spec: &Spec, kind: &FailureKind, sent: Option<Sent>) -> String {
     let command = |position: &usize| spec.pre_start.get(*position).map(|words| words.join(" ")).unwrap_or_default();
     match kind {
         FailureKind::Exited { exit: exit @ Exit::Code(0), before_ready: true } => {
             format!("the server ended before its first good answer ({exit})")
+        }
+        FailureKind::Exited { exit: exit @ Exit::Signal { signal, .. }, .. }
+            if sent.is_some_and(|sent| sent.signal == *signal) =>
+        {
+            format!("the server ended: {exit} (which a person sent)")
         }
         FailureKind::Exited { exit: exit @ Exit::Signal { signal, .. }, .. } if *signal == Signal::KILL => {
             format!("the server ended: {exit} (by somebody else, or for want of memory)")

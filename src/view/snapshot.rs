@@ -202,6 +202,7 @@ pub fn trouble(fleet: &Fleet, id: InstanceId, trouble: Trouble, status: &Instanc
     let explanation = &status.explanation;
     let (what, hint) = match trouble {
         Trouble::NotUp => (format!("{}: {}", status.phase, explanation.reason), explanation.hint.clone()),
+        Trouble::NoProcess => (format!("it is {}: there is no process that could get a signal", status.phase), None),
         Trouble::Dependency { on } => {
             let on = &fleet.plan().spec(on).name;
             (explanation.reason.clone(), Some(format!("laneway why {on}")))

@@ -651,6 +651,13 @@ impl Attached {
         nix::unistd::write(master.as_ref().unwrap(), bytes).unwrap();
     }
 
+    /// Makes its terminal this large.
+    pub fn resize(&self, columns: u16, rows: u16) {
+        let master = self.screen.as_ref().unwrap().master.lock().unwrap();
+        let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(master.as_ref().unwrap(), size).unwrap();
+    }
+
     /// Closes its terminal, as a window that is closed.
     pub fn close_terminal(&self) {
         self.screen.as_ref().unwrap().close();

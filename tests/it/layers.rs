@@ -22,7 +22,7 @@ const NARROW: [(&str, &[&str]); 6] = [
 
 /// Outside crates that may be named in some rooms only. `file` instead of a room: that file alone.
 const CRATES: [(&[&str], &[&str]); 10] = [
-    (&["clap", "anstream", "anstyle"], &["cli"]),
+    (&["clap", "clap_complete", "clap_mangen", "anstream", "anstyle", "unicode_width"], &["cli"]),
     (&["humantime"], &["cli", "config"]),
     (&["annotate_snippets"], &["config"]),
     (&["nix", "rustix"], &["runtime", "keeper", "daemon", "control/server.rs", "cli"]),

@@ -2,13 +2,14 @@
 
 use crate::harness::Fleet;
 
-const VERBS: [&str; 17] = [
+const VERBS: [&str; 20] = [
     "apply",
     "upgrade",
     "up",
     "down",
     "start",
     "stop",
+    "kill",
     "restart",
     "status",
     "why",
@@ -18,6 +19,8 @@ const VERBS: [&str; 17] = [
     "config",
     "check",
     "schema",
+    "completions",
+    "man",
     "install-service",
     "uninstall-service",
 ];
@@ -34,6 +37,7 @@ fn verbs_of_other_tools_are_answered_with_laneways_own() {
         ("tail", "laneway logs -f"),
         ("ls", "laneway status"),
         ("monit", "laneway status"),
+        ("watch", "laneway status --watch"),
         ("shutdown", "laneway down"),
         ("run", "laneway exec"),
     ] {
@@ -62,7 +66,13 @@ fn help_lists_every_verb_and_is_no_failure() {
         assert!(own.contains("Usage: laneway"), "{own}");
     }
     assert!(!help.contains("keeper") && !help.contains("supervisor"), "{help}");
-    assert!(help.contains("Each preset of the file is a verb too"), "{help}");
+    assert!(help.contains("Presets are verbs too: start-chat\n"), "{help}");
+    assert!(help.find("  status").unwrap() < help.find("  install-service").unwrap(), "what is daily comes first");
+    assert!(help.contains("Exit codes:") && help.contains("3        nothing runs"), "{help}");
+    let is_of_verb = |line: &&str| VERBS.iter().any(|verb| line.starts_with(&format!("  {verb} ")));
+    for line in help.lines().filter(is_of_verb) {
+        assert!(line.chars().count() <= 80, "it does not fit into a terminal: {line}");
+    }
     fleet.run(&["start-chat", "--help"]).expect(0).shows(&["start-chat", "--wait"]);
     fleet.run(&["--version"]).expect(0).shows(&["laneway "]);
 }
@@ -75,6 +85,12 @@ fn a_wrong_use_of_a_verb_is_exit_code_2() {
         &["start"],
         &["stop"],
         &["why"],
+        &["kill"],
+        &["kill", "--all", "a"],
+        &["kill", "-s", "NOPE", "a"],
+        &["completions", "tcsh"],
+        &["status", "--watch", "nobody"],
+        &["status", "--color", "sometimes"],
         &["exec", "a"],
         &["up", "--no-such-flag"],
         &["logs", "-n", "many"],

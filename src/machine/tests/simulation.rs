@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Goal, InstanceName, Plan, Request, RequestId, Wait};
+use super::{Goal, InstanceName, Plan, Request, RequestId, Signal, Wait};
 use crate::plan;
 use supervisor::{After, Supervisor};
 use world::{Fault, Happening, Killed, MOMENTS, Moment, Victim, World};
@@ -38,6 +38,7 @@ enum Wish {
     Restart(Vec<InstanceName>, Wait),
     RestartAll,
     Stop(Vec<InstanceName>),
+    Kill(Vec<InstanceName>),
     Apply(Wait),
     Down { now: bool },
 }
@@ -366,7 +367,8 @@ impl Story {
             match dice.between(0, 9) {
                 0 | 1 => Wish::Start(who, wait),
                 2 | 3 => Wish::Restart(who, wait),
-                4..7 => Wish::Stop(who),
+                4 | 5 => Wish::Stop(who),
+                6 => Wish::Kill(who),
                 7 => Wish::StartAll(wait),
                 _ => Wish::Apply(wait),
             }
@@ -386,7 +388,7 @@ impl Story {
         let Some(supervisor) = &mut self.supervisor else { return Ok(()) };
         let (plan, wish) = (Arc::clone(supervisor.fleet.plan()), client.wish.clone());
         self.world.tell(|| format!("a client asks {id:?}: {wish:?}"));
-        let (Wish::Start(names, _) | Wish::Restart(names, _) | Wish::Stop(names)) = &wish else {
+        let (Wish::Start(names, _) | Wish::Restart(names, _) | Wish::Stop(names) | Wish::Kill(names)) = &wish else {
             return self.asks_of_all(id, &wish);
         };
         let Some(who) = names.iter().map(|name| plan.find(name.as_str())).collect::<Option<Vec<_>>>() else {
@@ -397,7 +399,7 @@ impl Story {
         if supervisor.fleet.standing(id) == super::Standing::New && !supervisor.fleet.is_ending() {
             if let Wish::Stop(names) = &wish {
                 self.goals.extend(names.iter().map(|name| (name.clone(), Goal::Down)));
-            } else {
+            } else if !matches!(wish, Wish::Kill(_)) {
                 let mut next = who.clone();
                 while let Some(one) = next.pop() {
                     self.goals.insert(plan.spec(one).name.clone(), Goal::Up);
@@ -409,6 +411,7 @@ impl Story {
         let request = match wish {
             Wish::Start(_, wait) => Request::Start { who, wait },
             Wish::Restart(_, wait) => Request::Restart { who, wait },
+            Wish::Kill(_) => Request::Signal { who, signal: Signal::KILL },
             Wish::Stop(_) | Wish::StartAll(_) | Wish::RestartAll | Wish::Apply(_) | Wish::Down { .. } => {
                 Request::Stop { who }
             }
@@ -443,7 +446,7 @@ impl Story {
                 supervisor.asked_to_apply(&mut self.world, id, *wait);
                 return Ok(());
             }
-            Wish::Start(..) | Wish::Restart(..) | Wish::Stop(_) => return Ok(()),
+            Wish::Start(..) | Wish::Restart(..) | Wish::Stop(_) | Wish::Kill(_) => return Ok(()),
         };
         supervisor.asked(&mut self.world, id, &request)
     }

@@ -14,7 +14,7 @@ use crate::plan::spec::{Database, Framework};
 use crate::runtime::clock::wall_clock;
 use crate::runtime::reload::Asker;
 use crate::view::explain;
-use crate::view::snapshot::{self, Applied, FleetStatus, InstanceStatus, Outcome, Surroundings};
+use crate::view::snapshot::{self, Applied, FleetStatus, InstanceStatus, Outcome, Surroundings, TroubleStatus};
 
 /// How long an answer waits for the disk.
 pub(super) const DISK_PATIENCE: Duration = Duration::from_secs(1);
@@ -80,13 +80,21 @@ impl Driver {
         }
     }
 
-    pub(super) fn reply(&mut self, id: RequestId, troubles: &[(InstanceId, Trouble)]) {
+    /// `undelivered`: signals that could not be sent, each with the request that it was for.
+    pub(super) fn reply(
+        &mut self,
+        id: RequestId,
+        troubles: &[(InstanceId, Trouble)],
+        undelivered: &[(RequestId, TroubleStatus)],
+    ) {
         let Some(Waiting { who, kept_stopped, reply }) = self.waiting.remove(&id) else { return };
         let told =
             troubles.iter().map(|(id, trouble)| snapshot::trouble(&self.fleet, *id, *trouble, &self.instance(*id)));
+        let undelivered = undelivered.iter().filter(|(of, _)| *of == id).map(|(_, trouble)| trouble.clone());
+        let troubles: Vec<_> = told.chain(undelivered).collect();
         let outcome = Outcome {
             done: troubles.is_empty(),
-            troubles: told.collect(),
+            troubles,
             instances: who.iter().map(|id| self.instance(*id)).collect(),
             kept_stopped,
         };

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
+use tracing::{info, warn};
 
 use super::{Driver, Fact, Living, Tools};
 use crate::machine::{Action, Event, Obstacle, Work};
-use crate::model::{Exit, Mono, Run};
+use crate::model::{Exit, Mono, Run, Signal};
 use crate::plan::spec::{HealthCheck, HealthTest, Plan, Spec};
 use crate::runtime::durable;
 use crate::runtime::lane;
@@ -19,6 +20,7 @@ use crate::runtime::probe::Patient;
 use crate::runtime::records::BirthPlace;
 use crate::runtime::spawn::Job;
 use crate::runtime::tree::Tree;
+use crate::view::snapshot::TroubleStatus;
 
 /// How long a process may take from its clone to its first act.
 const BIRTH: Duration = Duration::from_secs(5);
@@ -88,6 +90,19 @@ impl Driver {
             let left = living.tree.sweep(&tools.spawner).await;
             let _ = facts.send(Fact::Event(Event::Swept { run, left }));
         });
+    }
+
+    /// Sends what a person wants sent, or says whom it could not be sent to. The log has it, as what follows has its cause
+    /// there.
+    pub(super) fn deliver(&self, run: Run, signal: Signal) -> Result<(), TroubleStatus> {
+        let name = self.fleet.plan().spec(run.instance).name.clone();
+        let sent =
+            self.trees.get(&run).map_or(Err(io::ErrorKind::NotFound.into()), |living| living.tree.deliver(signal));
+        match &sent {
+            Ok(()) => info!("{name}: {signal} sent, as a person wished"),
+            Err(error) => warn!("{name}: {signal} could not be sent: {error}"),
+        }
+        sent.map_err(|error| TroubleStatus { name, what: format!("{signal} could not be sent: {error}"), hint: None })
     }
 
     pub(super) fn probe(&mut self, run: Run) {

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(2);
 pub(super) fn note_wish(world: &mut World, fleet: &Fleet, request: &Request) {
     let ended = match request {
         Request::Start { .. } | Request::StartAll { .. } | Request::Apply { .. } => Vec::new(),
-        Request::Restart { who, .. } | Request::Stop { who } => who.clone(),
+        Request::Restart { who, .. } | Request::Stop { who } | Request::Signal { who, .. } => who.clone(),
         Request::Down { .. } => fleet.present(),
     };
     note_end(world, fleet, &ended);

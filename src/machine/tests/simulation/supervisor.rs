@@ -382,6 +382,11 @@ impl Supervisor {
                         world.signal(run);
                     }
                 }
+                Action::Deliver { id, run, .. } => {
+                    if self.must_know(world, run, "a person's signal").is_some() {
+                        world.deliver(id, run);
+                    }
+                }
                 Action::Kill { run } => {
                     if self.must_know(world, run, "a kill").is_some() {
                         world.kill_run(run);

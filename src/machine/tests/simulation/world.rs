@@ -251,6 +251,8 @@ pub(super) struct World {
     /// When a person last wished something that may end a healthy server, and which run it was about: it may not be
     /// born yet.
     pub(super) wished_away: Vec<Option<(Mono, Option<Run>)>>,
+    /// Which request signalled whom.
+    delivered: BTreeSet<(RequestId, InstanceId)>,
     pub(super) broken: Option<String>,
     /// What happened, if anybody wants to know.
     story: Option<Vec<String>>,
@@ -283,6 +285,7 @@ impl World {
             traps: Vec::new(),
             kills: 0,
             wished_away: Vec::new(),
+            delivered: BTreeSet::new(),
             broken: None,
             story: is_told.then(Vec::new),
             names: plan.specs.len() as u64,
@@ -625,6 +628,16 @@ impl World {
                 };
                 self.soon(0, 300, Happening::Dies { pid, exit });
             }
+        }
+    }
+
+    /// A person's SIGKILL to a run's first process, which comes once if at all.
+    pub(super) fn deliver(&mut self, id: RequestId, run: Run) {
+        if !self.delivered.insert((id, run.instance)) {
+            self.broke(format!("{id:?} signalled {:?} twice", run.instance));
+        }
+        for pid in self.living(|process| process.run == run && process.is_first) {
+            self.kill_process(pid);
         }
     }
 
