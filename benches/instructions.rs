@@ -212,7 +212,7 @@ impl World {
                     self.spawned += 1;
                     self.facts.push_back(Event::Spawned { run, pid: run.instance.0 + 100 });
                 }
-                Action::Signal { run, .. } | Action::Kill { run } => {
+                Action::Signal { run, .. } | Action::Deliver { run, .. } | Action::Kill { run } => {
                     self.facts.push_back(Event::Exited { run, exit: Exit::Code(0) });
                 }
                 Action::Sweep { run } => self.facts.push_back(Event::Swept { run, left: Vec::new() }),

@@ -79,7 +79,7 @@ impl Story {
                     self.facts.push(Event::Spawned { run, pid: run.instance.0 + 2 });
                 }
                 Action::Recall { run } => self.facts.push(Event::Unborn { run }),
-                Action::Signal { run, .. } | Action::Kill { run } => self.dies(run, 0),
+                Action::Signal { run, .. } | Action::Deliver { run, .. } | Action::Kill { run } => self.dies(run, 0),
                 Action::Sweep { run } => self.facts.push(Event::Swept { run, left: Vec::new() }),
                 Action::Probe { run } => {
                     let verdict = self.verdict();
