@@ -77,8 +77,8 @@ pub fn diff(old: &Plan, new: &Plan, callers: Callers) -> Vec<Change> {
 #[must_use]
 pub fn is_same(before: &Plan, now: &Plan, id: InstanceId) -> bool {
     let is = now.spec(id);
-    [before, now].iter().all(|plan| plan.find(is.name.as_str()) == Some(id))
-        && spec_parts(before, before.spec(id), now, is, Callers::Two).is_empty()
+    let has = |plan: &Plan| plan.order.contains(&id) && plan.spec(id).name == is.name;
+    has(before) && has(now) && spec_parts(before, before.spec(id), now, is, Callers::Two).is_empty()
 }
 
 fn by_name(plan: &Plan) -> BTreeMap<&InstanceName, &Spec> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::spec::Plan;
 use crate::config::nearest_name;
-use crate::model::InstanceId;
+use crate::model::{InstanceId, InstanceName};
 
 /// A word that names nothing in the plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,14 +26,14 @@ pub fn select(plan: &Plan, words: &[String]) -> Result<Vec<InstanceId>, Unknown>
     }
     let mut chosen = BTreeSet::new();
     for word in words {
-        let named: Vec<_> = plan.ids().filter(|id| glob(word, plan.spec(*id).name.as_str())).collect();
         let preset = plan.presets.get(word);
+        let members: BTreeSet<_> = preset.iter().flat_map(|preset| &preset.instances).collect();
+        let is_named = |name: &InstanceName| glob(word, name.as_str()) || members.contains(name);
+        let named: Vec<_> = plan.ids().filter(|id| is_named(&plan.spec(*id).name)).collect();
         if named.is_empty() && preset.is_none() {
             return Err(unknown(plan, word));
         }
         chosen.extend(named);
-        let members = preset.iter().flat_map(|preset| &preset.instances);
-        chosen.extend(members.filter_map(|name| plan.find(name.as_str())));
     }
     Ok(plan.ids().filter(|id| chosen.contains(id)).collect())
 }
