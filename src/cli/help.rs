@@ -15,7 +15,7 @@ use crate::config::{self, Settings};
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Every day", &["up", "down", "status", "logs", "why"]),
     ("Some instances", &["start", "stop", "restart", "kill", "exec", "env"]),
-    ("The file", &["check", "config", "apply"]),
+    ("The file", &["check", "config", "schema", "apply"]),
     ("Setting up", &["completions", "man", "install-service", "uninstall-service", "upgrade"]),
 ];
 
@@ -29,7 +29,7 @@ pub struct Page {
     pub exits: &'static [(&'static str, &'static str)],
 }
 
-const PAGES: [Page; 19] = [
+const PAGES: [Page; 20] = [
     Page {
         verb: "up",
         examples: &[
@@ -124,8 +124,14 @@ const PAGES: [Page; 19] = [
         verb: "config",
         examples: &[
             ("laneway config", "what runs, else what the file comes to"),
+            ("laneway config --explain chat_api", "where each value of one comes from"),
             ("laneway --profile prod config --json", "with a profile, for a program"),
         ],
+        exits: &[],
+    },
+    Page {
+        verb: "schema",
+        examples: &[("laneway schema > instances.schema.json", "for an editor that completes and checks")],
         exits: &[],
     },
     Page {

@@ -110,8 +110,9 @@ impl Help {
         let main = fleet.run(&["--help"]).expect(0).out;
         let mut help = Self { fleet, main, verbs: BTreeMap::new() };
         // Verbs stand two spaces from the margin; what is said of them is further in.
-        let lines: Vec<_> = help.main.lines().skip_while(|line| *line != "Verbs:").skip(1).map(str::to_owned).collect();
-        for line in lines.iter().take_while(|line| !line.is_empty()) {
+        let lines: Vec<_> =
+            help.main.lines().skip_while(|line| !line.starts_with("Usage:")).skip(1).map(str::to_owned).collect();
+        for line in lines.iter().take_while(|line| !line.starts_with("Presets")) {
             if let Some(verb) =
                 line.strip_prefix("  ").and_then(|line| line.split(' ').next()).filter(|v| !v.is_empty())
             {
