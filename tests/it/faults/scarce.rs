@@ -56,7 +56,13 @@ fn without_processes_a_start_waits() {
         let fleet = way.fleet(&format!("a: {{port: $0}}\n{CONTROL}"));
         fleet.up();
         let control = Control::watch(&fleet);
-        let Some(pids) = V1::of("pids", fleet.pair().0) else { return };
+        let supervisor = fleet.pair().0;
+        let Some(pids) = V1::of("pids", supervisor) else { return };
+        // The one that brings new secrets to the disk would leave a place when it ends.
+        let threads = || fs::read_dir(format!("/proc/{supervisor}/task")).unwrap().flatten();
+        let is_durable = |name: std::io::Result<String>| name.is_ok_and(|name| name.trim() == "durable");
+        let is_settled = || !threads().any(|thread| is_durable(fs::read_to_string(thread.path().join("comm"))));
+        assert!(wait_until(PATIENCE, is_settled));
         pids.set("pids.max", &pids.get("pids.current"));
         waits_and_starts(&fleet, control, || pids.set("pids.max", "max"));
     });
