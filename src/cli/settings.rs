@@ -94,11 +94,11 @@ fn explain(fleet: &Fleet, arguments: &Config) -> Result<ExitCode, Failure> {
     let (settings, problems) = config::read(fleet.source());
     let Some(settings) = settings else { return Err(problems.into()) };
     let chosen = plan::select(&plan, &arguments.names)?;
+    let caller = &fleet.source().environment;
+    let secrets = secrets_of(&settings.variables, caller);
     let explained = chosen.into_iter().map(|id| {
         let spec = plan.spec(id);
-        let caller = &fleet.source().environment;
         let mut values = plan::explain(&settings, &plan, spec, caller, &secrets::is_secret, SECRET);
-        let secrets = secrets_of(&settings.variables, caller);
         for value in &mut values {
             veil(value, &secrets);
         }

@@ -126,7 +126,12 @@ impl Spawner {
         let (reply, made) = oneshot::channel();
         let gone = || Obstacle::Resources { error: "the spawner thread is gone".to_owned() };
         self.jobs.send((Box::new(prepare), reply)).map_err(|_| gone())?;
-        made.await.map_err(|_| gone())?
+        let made = made.await.map_err(|_| gone())?;
+        if made.is_err() {
+            // A child that became no program may have lain before strangers.
+            self.reap_strangers();
+        }
+        made
     }
 
     /// Takes over a process that an earlier supervisor made for the run `label`; `None` if it is gone.

@@ -19,6 +19,11 @@ impl Numbers {
                 true
             }
             (Some(known), _) => known == real,
+            // A pid may by chance be the number of one of the page's ports.
+            (None, Some(other)) if is_port(other) && !is_port(shown) => {
+                self.true_ones.insert(shown.to_owned(), real.to_owned());
+                true
+            }
             (None, Some(_)) => false,
         }
     }
@@ -32,6 +37,11 @@ impl Numbers {
     pub fn in_page(&self, text: &str) -> String {
         replaced(text, &self.of_page)
     }
+}
+
+/// Whether a number of a page is a port: those are 8000 to 8999, and pids are larger.
+pub fn is_port(shown: &str) -> bool {
+    shown.len() == 4 && shown.starts_with('8') && shown.parse::<u16>().is_ok()
 }
 
 fn replaced(text: &str, by: &BTreeMap<String, String>) -> String {
@@ -176,6 +186,8 @@ fn what_varies_is_alike_and_nothing_else_is() {
     }
     let mut numbers = Numbers::default();
     assert!(numbers.learn("8000", "20123"));
+    assert!(numbers.learn("12345", "20123") && !numbers.learn("12345", "20124"), "a pid with the number of a port");
+    assert!(!numbers.learn("8001", "20123"), "two ports");
     assert_eq!(numbers.in_truth("--port=8000 18000 x8000 8000"), "--port=20123 18000 x8000 20123");
     assert_eq!(numbers.in_page("http://127.0.0.1:20123/"), "http://127.0.0.1:8000/");
 }

@@ -61,19 +61,13 @@ fn has_ending(name: &str, ending: &str) -> bool {
     Path::new(name).extension().is_some_and(|found| found == ending)
 }
 
-/// Runs a page; every difference is told, not the first one alone. A pid may by chance be the number of one of the page's
-/// ports, and then it looks like one; hardly ever twice.
+/// Runs a page; every difference is told, not the first one alone.
 #[track_caller]
 fn run(page: &Page) {
-    let first = differences(page);
-    let faults = if first.is_empty() { first } else { differences(page) };
-    assert!(faults.is_empty(), "{} differences:\n\n{}", page.path, faults.join("\n\n"));
-}
-
-fn differences(page: &Page) -> Vec<String> {
     let mut shell = Shell::start(page);
     let before = if page.path == REFERENCE.0 { Page::parse("before", REFERENCE.1).blocks } else { Vec::new() };
-    before.iter().chain(&page.blocks).flat_map(|block| shell.run(block)).collect()
+    let faults: Vec<_> = before.iter().chain(&page.blocks).flat_map(|block| shell.run(block)).collect();
+    assert!(faults.is_empty(), "{} differences:\n\n{}", page.path, faults.join("\n\n"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::alike::{self, Numbers};
+use super::alike::{self, Numbers, is_port};
 use super::page::{Block, Kind, Page};
 use super::{REPOSITORY, has_ending};
 use crate::harness::{Fleet, names_in, port, wait_until};
@@ -62,7 +62,7 @@ impl Shell {
         fs::remove_file(fleet.file()).unwrap();
         let mut numbers = Numbers::default();
         for word in page.blocks.iter().flat_map(|block| block.text.split(|c: char| !c.is_ascii_alphanumeric())) {
-            if word.len() == 4 && word.starts_with('8') && word.parse::<u16>().is_ok() {
+            if is_port(word) {
                 let known = numbers.in_truth(word) != word;
                 assert!(known || numbers.learn(word, &port().to_string()));
             }
