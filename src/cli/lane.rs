@@ -19,7 +19,7 @@ use crate::runtime::{lane, look};
 pub fn env(fleet: &Fleet, arguments: &Env) -> Result<ExitCode, Failure> {
     let plan = fleet.running_plan_or_plan()?;
     let spec = single(&plan, &arguments.name)?;
-    let mut variables = spec.environment.clone();
+    let mut variables = spec.variables();
     if arguments.reveal {
         if spec.facts.secret_in_environment {
             let secret = lane::secret(spec).map_err(|error| Failure::failed(error.to_string()))?;

@@ -11,7 +11,7 @@ use crate::config::{self, Source};
 use crate::control::Client;
 use crate::daemon;
 use crate::model::InstanceName;
-use crate::plan::{self, Plan};
+use crate::plan::{self, Claim, Plan};
 use crate::runtime::home::Home;
 use crate::runtime::registry::Registry;
 
@@ -61,6 +61,14 @@ impl Fleet {
     /// Everything that is wrong with it.
     pub fn plan(&self) -> Result<Plan, Failure> {
         Ok(plan::resolve(&self.source)?)
+    }
+
+    /// The same, with all that its instances claim.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn proven(&self) -> Result<(Plan, Vec<Claim>), Failure> {
+        Ok(plan::prove(&self.source)?)
     }
 
     /// The directory of the fleet that runs, if one does.

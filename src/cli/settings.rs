@@ -185,9 +185,9 @@ fn is_plain(text: &str) -> bool {
 /// # Errors
 /// Everything that is wrong with the file.
 pub fn check(fleet: &Fleet, arguments: &Check) -> Result<ExitCode, Failure> {
-    let plan = fleet.plan()?;
-    let collisions = Registry::of_user().map(|registry| registry.collisions(&plan)).unwrap_or_default();
-    let claims = plan::claims(&plan).len();
+    let (plan, claims) = fleet.proven()?;
+    let collisions = Registry::of_user().map(|registry| registry.collisions(&plan, &claims)).unwrap_or_default();
+    let claims = claims.len();
     if arguments.json {
         let collisions: Vec<_> = collisions.iter().map(ToString::to_string).collect();
         let (instances, presets) = (plan.specs.len(), plan.presets.len());

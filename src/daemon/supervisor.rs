@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::launch::{Launch, READY};
 use super::reload::{Launched, register};
 use crate::control;
+use crate::keeper::memory;
 use crate::keeper::protocol::Kept;
 use crate::plan::{self, Plan};
 use crate::runtime;
@@ -125,7 +126,8 @@ fn first_plan(plan: Plan) -> Plan {
 
 /// Holds a plan against the other fleets of this user.
 pub(super) fn check_neighbours(plan: &Plan) -> Result<(), String> {
-    let collisions = Registry::of_user().map(|registry| registry.collisions(plan)).unwrap_or_default();
+    let collisions =
+        Registry::of_user().map(|registry| registry.collisions(plan, &plan::claims(plan))).unwrap_or_default();
     if collisions.is_empty() {
         return Ok(());
     }
@@ -256,7 +258,7 @@ fn share_free_memory() {
     }
 }
 
-/// What the start alone has used goes back to the system: else the allocator keeps it for years. Once when the plan was
+/// What the start alone has used goes back to the system: else the allocator keeps it for years, and its code stays. Once when the plan was
 /// made, once when the servers have started.
 async fn give_memory_back() {
     for pause in [std::time::Duration::ZERO, STARTED] {
@@ -266,6 +268,7 @@ async fn give_memory_back() {
         unsafe {
             nix::libc::malloc_trim(0);
         }
+        memory::unmap_program();
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 
 use nix::libc::c_void;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 use nix::sys::stat::fstat;
 use nix::unistd::ftruncate;
 
@@ -34,6 +34,23 @@ pub fn create(name: &CStr, length: usize) -> io::Result<OwnedFd> {
     let file = memfd_create(name, MFdFlags::MFD_CLOEXEC)?;
     ftruncate(&file, i64::try_from(length).unwrap_or(i64::MAX))?;
     Ok(file)
+}
+
+/// Unmaps the program's own pages: those that are still needed come back from the page cache, 64 KiB at a time, and
+/// those that only a start needs are the kernel's again. Code is mapped as it stands in its file, so nothing is lost.
+pub fn unmap_program() {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
+    for line in maps.lines().filter(|line| line.contains(" r-xp ") && line.contains('/')) {
+        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+        let address = |text| usize::from_str_radix(text, 16).ok();
+        let Some((start, end)) = range.and_then(|(start, end)| Some((address(start)?, address(end)?))) else {
+            continue;
+        };
+        if let Some(start) = NonNull::new(std::ptr::without_provenance_mut::<c_void>(start)) {
+            // SAFETY: nobody writes to code; the next instruction there is read from the file again.
+            let _ = unsafe { madvise(start, end.saturating_sub(start.as_ptr().addr()), MmapAdvise::MADV_DONTNEED) };
+        }
+    }
 }
 
 impl Memory {

@@ -11,6 +11,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, RecvMsg, recvmsg};
 use super::clock::since_boot;
 use super::journal::{OWN, log_of_slot};
 use super::log::LogFile;
+use super::memory;
 use super::protocol::{Kept, MAX_ORDER, Order, news};
 use super::run::{Keeper, watch};
 use super::streams::Kind;
@@ -104,6 +105,8 @@ impl Keeper {
     /// From now on it is a supervisor that another one succeeds; and one that hears signals.
     fn supervisor_is_ready(&mut self) {
         self.was_ready = true;
+        // What only a start needs.
+        memory::unmap_program();
         if let Some(supervisor) = &mut self.supervisor {
             supervisor.is_ready = true;
             // Children of a dead supervisor may have ended before anybody could be told.

@@ -8,6 +8,7 @@ use crate::config::{
 };
 use crate::model::InstanceId;
 
+use super::claims::Claim;
 use super::lane::Lane;
 use super::spec::{Dependency, Facts, HealthCheck, HealthTest, Plan, Spec};
 use super::{claims, environment, facts, order};
@@ -17,10 +18,18 @@ use super::{claims, environment, facts, order};
 /// # Errors
 /// Everything that is wrong.
 pub fn resolve(source: &Source) -> Result<Plan, Problems> {
+    prove(source).map(|(plan, _)| plan)
+}
+
+/// The same, with everything that its instances claim: no two of them the same.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn prove(source: &Source) -> Result<(Plan, Vec<Claim>), Problems> {
     let (settings, problems) = config::read(source);
     let Some(settings) = settings else { return Err(problems) };
-    match build(&settings, &source.environment) {
-        Ok(plan) if problems.is_empty() => Ok(plan),
+    match built(&settings, &source.environment) {
+        Ok(proven) if problems.is_empty() => Ok(proven),
         Ok(_) => Err(problems),
         Err(more) => Err(problems.and(more)),
     }
@@ -31,6 +40,10 @@ pub fn resolve(source: &Source) -> Result<Plan, Problems> {
 /// # Errors
 /// Every wrong placeholder, fact, variable, dependency and collision.
 pub fn build(settings: &Settings, caller: &BTreeMap<String, String>) -> Result<Plan, Problems> {
+    built(settings, caller).map(|(plan, _)| plan)
+}
+
+fn built(settings: &Settings, caller: &BTreeMap<String, String>) -> Result<(Plan, Vec<Claim>), Problems> {
     let collector = Collector::over(&settings.sources);
     let ids: HashMap<&str, u32> = settings.instances.iter().map(|i| i.name.as_str()).zip(0..).collect();
     let by_name = |name: &str| settings.instances.get(*ids.get(name)? as usize);
@@ -51,9 +64,9 @@ pub fn build(settings: &Settings, caller: &BTreeMap<String, String>) -> Result<P
         specs,
     };
     order::check(settings, &plan, &collector);
-    claims::check(settings, &plan, &collector);
+    let claims = claims::check(settings, &plan, &collector);
     let problems = collector.finish();
-    if problems.is_empty() { Ok(plan) } else { Err(problems) }
+    if problems.is_empty() { Ok((plan, claims)) } else { Err(problems) }
 }
 
 fn spec(lane: &Lane<'_>, ids: &HashMap<&str, u32>, caller: &BTreeMap<String, String>) -> Spec {
@@ -119,12 +132,10 @@ pub enum Giver {
     EnvFile(PathBuf, usize),
     /// `environment`.
     Written,
-    /// A fact.
-    Fact,
 }
 
-/// Lowest first: inherited, the framework's defaults, `env_file`, `environment`; facts cannot be overridden. `note` hears
-/// who gives a variable its value; of several the last one does.
+/// All but the facts, which cannot be overridden. Lowest first: inherited, the framework's defaults, `env_file`,
+/// `environment`. `note` hears who gives a variable its value; of several the last one does.
 pub fn environment_of(
     lane: &Lane<'_>,
     facts: &Facts,
@@ -156,10 +167,6 @@ pub fn environment_of(
             note(name, Giver::Written);
             environment.insert(name.clone(), lane.fill(&key, template));
         }
-    }
-    for (name, value) in environment::of_facts(instance.name.as_str(), facts) {
-        note(&name, Giver::Fact);
-        environment.insert(name, value);
     }
     environment
 }

@@ -184,8 +184,8 @@ pub fn foreign_collisions(mine: &[Claim], other: &Foreign) -> Vec<Collision> {
     collisions.collect()
 }
 
-/// Reports every two instances of `plan` that claim the same, at the later one.
-pub(super) fn check(settings: &Settings, plan: &Plan, collector: &Collector) {
+/// Reports every two instances of `plan` that claim the same, at the later one. Returns all claims.
+pub(super) fn check(settings: &Settings, plan: &Plan, collector: &Collector) -> Vec<Claim> {
     let mut disk = Disk::default();
     let mut all = Vec::new();
     let mut owners = Vec::new();
@@ -217,6 +217,7 @@ pub(super) fn check(settings: &Settings, plan: &Plan, collector: &Collector) {
         let fault = Fault::new(what).hint(claim.hint(false));
         collector.report(second.origin(&claim.key), path.trim_end_matches('.'), fault);
     }
+    all
 }
 
 fn claims_of(spec: &Spec, disk: &mut Disk) -> Vec<Claim> {

@@ -130,7 +130,7 @@ fn spec_parts(old: &Plan, was: &Spec, new: &Plan, is: &Spec, callers: Callers) -
     }
     let mut parts = Vec::new();
     compare("", &serialised(old, was), &serialised(new, is), &mut parts);
-    // The variable of a fact changes with the fact, and that one is named already. What comes from the caller is not
+    // The variables of facts stood in the environment in earlier versions, and every fact is compared itself. What comes from the caller is not
     // the plan's: another terminal has another PATH.
     let is_callers = |spec: &Spec, name: &str| spec.inherited.contains(name) || !spec.environment.contains_key(name);
     parts.retain(|part| match part.strip_prefix("environment.") {

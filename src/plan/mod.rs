@@ -20,7 +20,7 @@ pub mod spec;
 #[cfg(test)]
 mod tests;
 
-pub use build::{build, resolve};
+pub use build::{build, prove, resolve};
 pub use claims::{Claim, Collision, Foreign, Kind, claims, foreign_collisions, heirs};
 pub use diff::{Callers, Change, diff, is_same, needs_restart};
 pub use merge::merge;

@@ -233,9 +233,10 @@ impl Table<'_> {
     fn variables(&mut self, caller: &BTreeMap<String, String>) {
         let mut givers: Vec<(String, Giver)> = Vec::new();
         let mut note = |name: &str, giver| givers.push((name.to_owned(), giver));
-        let environment = environment_of(self.lane, &self.spec.facts, caller, &mut note);
-        for (name, value) in environment {
+        let own = environment_of(self.lane, &self.spec.facts, caller, &mut note);
+        for (name, value) in self.spec.variables() {
             let key = format!("environment.{name}");
+            let value = own.get(&name).cloned().unwrap_or(value);
             let last = givers.iter().rposition(|(given, _)| *given == name).map(|at| givers.remove(at).1);
             let origin = match last {
                 Some(Giver::Written) => {
@@ -244,8 +245,8 @@ impl Table<'_> {
                 }
                 Some(Giver::Caller) => Origin::Caller,
                 Some(Giver::EnvFile(file, line)) => Origin::EnvFile { file, line },
-                Some(Giver::Fact) => environment::key_of(&name).map_or(Origin::Default, |key| Origin::Key { key }),
-                Some(Giver::Framework) | None => Origin::Default,
+                Some(Giver::Framework) => Origin::Default,
+                None => environment::key_of(&name).map_or(Origin::Default, |key| Origin::Key { key }),
             };
             // What a key may not show, its variable may not either.
             let value = match origin {

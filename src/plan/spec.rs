@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub use crate::config::{Brake, CacheBackend, Condition, Framework, Logging, Preset, Restart, RestartPolicy};
 use crate::model::{InstanceId, InstanceName, Signal};
 
+use super::environment;
+
 /// A whole fleet as resolved from one set of files, flags and variables.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -49,7 +51,7 @@ pub struct Spec {
     pub command: Vec<String>,
     /// Where the server starts; absolute.
     pub working_dir: PathBuf,
-    /// The whole environment but the secret's value: inherited, facts, `env_file`, `environment`.
+    /// What the facts do not say of its environment: inherited, `env_file`, `environment`. `variables` has all.
     pub environment: BTreeMap<String, String>,
     /// Which of it came from the caller as it was.
     pub inherited: BTreeSet<String>,
@@ -245,6 +247,14 @@ impl Plan {
 }
 
 impl Spec {
+    /// Its whole environment but the secret's value. Made when it is asked for: it is most of what a plan could weigh.
+    #[must_use]
+    pub fn variables(&self) -> BTreeMap<String, String> {
+        let mut variables = self.environment.clone();
+        variables.extend(environment::of_facts(self.name.as_str(), &self.facts));
+        variables
+    }
+
     /// Where its output goes. Instances that share a lane have a file each.
     #[must_use]
     pub fn log_file(&self) -> PathBuf {

@@ -63,7 +63,7 @@ fn the_sample_gives_three_lanes_by_the_formulas() {
         for command in &spec.pre_start {
             writeln!(shown, "  first {}", command.join(" ")).unwrap();
         }
-        for (name, value) in &spec.environment {
+        for (name, value) in spec.variables() {
             writeln!(shown, "  {name}={value}").unwrap();
         }
     }
@@ -240,8 +240,8 @@ fn a_guest_lives_in_its_hosts_lane_with_its_own_port_and_log() {
     assert_ne!(worker.facts.access_log, web.facts.access_log);
     assert_ne!(worker.log_file(), web.log_file());
     assert!(worker.log_file().ends_with(".laneway/web/log/worker.log"));
-    assert_eq!(worker.environment.get("INSTANCE_NAME").unwrap(), "worker");
-    assert_eq!(worker.environment.get("SESSION_COOKIE_NAME").unwrap(), "sid");
+    assert_eq!(worker.variables().get("INSTANCE_NAME").unwrap(), "worker");
+    assert_eq!(worker.variables().get("SESSION_COOKIE_NAME").unwrap(), "sid");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr, OsString, c_void};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -13,10 +14,12 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::dup3;
 
 use super::clone;
 use super::processes::pidfd_of;
@@ -33,8 +36,6 @@ pub struct Program<'a> {
     pub environment: Vec<(OsString, OsString)>,
     /// Where it starts.
     pub directory: &'a OsStr,
-    /// Standard input.
-    pub input: BorrowedFd<'a>,
     /// Standard output and error.
     pub output: BorrowedFd<'a>,
     /// The directory of its cgroup.
@@ -98,6 +99,53 @@ impl KnownNow<'_> {
     }
 }
 
+/// The few descriptors that a child needs, at low numbers: it takes what lies below `beyond`, and what lies beyond is
+/// neither copied nor closed.
+#[derive(Debug)]
+pub struct Cradle {
+    /// `/dev/null`.
+    input: OwnedFd,
+    /// Where the output of the child of the moment goes.
+    output: OwnedFd,
+    /// Where it notes its number.
+    birth_place: OwnedFd,
+    beyond: libc::c_uint,
+    /// Linux can leave the rest behind; some containers forbid it.
+    leaves_the_rest: bool,
+}
+
+impl Cradle {
+    /// Made before this process has many descriptors, its own are low.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn new() -> io::Result<Self> {
+        let input = OwnedFd::from(File::open("/dev/null")?);
+        let (output, birth_place) = (input.try_clone()?, input.try_clone()?);
+        let last = [&input, &output, &birth_place].map(AsRawFd::as_raw_fd).into_iter().fold(2, RawFd::max);
+        // On numbers that nobody has it changes nothing.
+        // SAFETY: a plain system call.
+        let tried = unsafe { libc::syscall(libc::SYS_close_range, libc::c_uint::MAX, libc::c_uint::MAX, 0) };
+        Ok(Self { input, output, birth_place, beyond: last.cast_unsigned() + 1, leaves_the_rest: tried == 0 })
+    }
+
+    /// Puts in what the next child needs.
+    fn put(&mut self, output: BorrowedFd<'_>, birth_place: Option<BirthPlace>) -> io::Result<()> {
+        dup3(output, &mut self.output, OFlag::O_CLOEXEC)?;
+        if let Some(BirthPlace { descriptor, .. }) = birth_place {
+            // SAFETY: the records are as old as this process, and outlive every birth.
+            let records = unsafe { BorrowedFd::borrow_raw(descriptor) };
+            dup3(records, &mut self.birth_place, OFlag::O_CLOEXEC)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the output out: as long as somebody holds it, it has a writer.
+    fn clear(&mut self) {
+        let _ = dup3(&self.input, &mut self.output, OFlag::O_CLOEXEC);
+    }
+}
+
 /// Everything that the child needs, where it needs no memory of its own.
 struct Prepared {
     path: CString,
@@ -106,7 +154,10 @@ struct Prepared {
     environment: Vec<*const libc::c_char>,
     input: RawFd,
     output: RawFd,
-    birth_place: Option<BirthPlace>,
+    /// The descriptor of the records, and where in them.
+    birth_place: Option<(RawFd, libc::off_t)>,
+    /// The first descriptor that it leaves behind, where it began with our table of them.
+    beyond: Option<libc::c_uint>,
     limit: libc::rlimit,
     umask: libc::mode_t,
     /// The error that kept the child from becoming its program; 0 if it did.
@@ -118,7 +169,7 @@ struct Prepared {
 ///
 /// # Errors
 /// The system's, from clone to exec.
-pub fn give_birth(program: &Program<'_>, known: &Known) -> io::Result<Newborn> {
+pub fn give_birth(program: &Program<'_>, known: &Known, cradle: &mut Cradle) -> io::Result<Newborn> {
     let text = |text: &OsStr| CString::new(text.as_bytes()).map_err(io::Error::from);
     let words: Vec<CString> = program.arguments.iter().map(|word| text(word.as_ref())).collect::<io::Result<_>>()?;
     let assignments: Vec<CString> = program
@@ -132,14 +183,17 @@ pub fn give_birth(program: &Program<'_>, known: &Known) -> io::Result<Newborn> {
         directory: text(program.directory)?,
         arguments: pointers(&words),
         environment: pointers(&assignments),
-        input: program.input.as_raw_fd(),
-        output: program.output.as_raw_fd(),
-        birth_place: program.birth_place,
+        input: cradle.input.as_raw_fd(),
+        output: cradle.output.as_raw_fd(),
+        birth_place: program.birth_place.map(|place| (cradle.birth_place.as_raw_fd(), place.offset)),
+        beyond: cradle.leaves_the_rest.then_some(cradle.beyond),
         limit: libc::rlimit { rlim_cur: program.descriptors.min(hard), rlim_max: hard },
         umask: program.umask,
         failure: AtomicI32::new(0),
     };
+    cradle.put(program.output, program.birth_place)?;
     let born = born(program.cgroup.as_ref().map(AsFd::as_fd), &prepared, known);
+    cradle.clear();
     if let Ok(newborn) = &born {
         known.lock().insert(newborn.pid);
     }
@@ -164,7 +218,12 @@ fn born(cgroup: Option<BorrowedFd<'_>>, prepared: &Prepared, known: &Known) -> i
     // A handler of ours that ran in the child would run in our memory, and speak for the parent.
     let mut before = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
-    let child = clone::Child { act: become_program, on: ptr::from_ref(prepared).cast(), number: &known.newborn };
+    let child = clone::Child {
+        act: become_program,
+        on: ptr::from_ref(prepared).cast(),
+        number: &known.newborn,
+        shares_descriptors: prepared.beyond.is_some(),
+    };
     let into = |cgroup| {
         // SAFETY: `become_program` gets what it expects, makes only system calls, and execs or ends.
         let made = unsafe { clone::into_cgroup(&child, cgroup) };
@@ -205,7 +264,7 @@ extern "C" fn become_program(prepared: *const c_void) -> ! {
 }
 
 fn note_birth(prepared: &Prepared, pid: libc::pid_t) {
-    if let Some(BirthPlace { descriptor, offset }) = prepared.birth_place {
+    if let Some((descriptor, offset)) = prepared.birth_place {
         let pid = pid.to_le_bytes();
         // SAFETY: a plain system call.
         unsafe { libc::pwrite(descriptor, pid.as_ptr().cast(), pid.len(), offset) };
@@ -216,6 +275,11 @@ fn set_up(prepared: &Prepared) -> nix::Result<()> {
     let done = |result: libc::c_int| Errno::result(result).map(drop);
     // SAFETY: plain system calls on descriptors, numbers and texts that were made before the clone.
     unsafe {
+        if let Some(beyond) = prepared.beyond {
+            // From here on the table is its own.
+            let flags = libc::CLOSE_RANGE_UNSHARE;
+            Errno::result(libc::syscall(libc::SYS_close_range, beyond, libc::c_uint::MAX, flags))?;
+        }
         done(libc::setsid())?;
         for (descriptor, number) in [(prepared.input, 0), (prepared.output, 1), (prepared.output, 2)] {
             done(libc::dup2(descriptor, number))?;

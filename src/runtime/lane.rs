@@ -49,7 +49,7 @@ pub fn prepare(
     at(&facts.access_log, make_fifo(access_log.path()))?;
     let secret = secret_beneath(&mut root, spec, new_secret)?;
     let mut environment: BTreeMap<OsString, OsString> =
-        spec.environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        spec.variables().into_iter().map(|(name, value)| (name.into(), value.into())).collect();
     if facts.secret_in_environment {
         environment.insert("SECRET_KEY".into(), secret.into());
     }

@@ -16,6 +16,9 @@ use crate::plan::spec::Spec;
 /// Names the owner.
 pub fn port(spec: &Spec) -> Result<(), Obstacle> {
     let Some(port) = spec.facts.port else { return Ok(()) };
+    if sockets::can_bind((spec.facts.host, port).into()) {
+        return Ok(());
+    }
     let listeners = sockets::listeners(port).unwrap_or_default();
     match listeners.iter().find(|listener| listener.meets(spec.facts.host)) {
         Some(listener) => Err(Obstacle::PortTaken { port, owner: owner(listener) }),

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::home::Home;
 use super::processes::{Identity, Process};
 use super::records::{FNV_BASIS, fnv};
-use crate::plan::{self, Collision, Foreign, Plan};
+use crate::plan::{self, Claim, Collision, Foreign, Plan};
 
 /// Where the entries are.
 #[derive(Clone, Debug)]
@@ -93,18 +93,17 @@ impl Registry {
         others.find(is_there).map(|entry| entry.supervisor)
     }
 
-    /// Where `plan` claims what another running fleet has.
+    /// Where `mine`, which are the claims of `plan`, meet those of another running fleet.
     #[must_use]
-    pub fn collisions(&self, plan: &Plan) -> Vec<Collision> {
+    pub fn collisions(&self, plan: &Plan, mine: &[Claim]) -> Vec<Collision> {
         let others: Vec<_> = self.entries("").into_iter().filter(|entry| entry.state_dir != plan.state_dir).collect();
         if others.is_empty() {
             return Vec::new();
         }
-        let mine = plan::claims(plan);
         let foreign = others
             .iter()
             .filter_map(|entry| serde_json::from_slice::<Foreign>(&fs::read(self.claims_of(entry)).ok()?).ok());
-        foreign.flat_map(|other| plan::foreign_collisions(&mine, &other)).collect()
+        foreign.flat_map(|other| plan::foreign_collisions(mine, &other)).collect()
     }
 
     /// The fleets that run whose entry begins with `prefix`.

@@ -6,7 +6,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, bind, recv,
+    sendto, setsockopt, socket, sockopt,
+};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST_DUMP: u16 = 0x301;
@@ -58,6 +61,21 @@ pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
         }
         _ => from_proc(port),
     }
+}
+
+/// Whether a server could bind `address`: then nobody listens where it wants to. It is tried, which takes a tenth of the
+/// time of asking; that it cannot be bound has many reasons, and `listeners` knows whose fault it is.
+#[must_use]
+pub fn can_bind(address: SocketAddr) -> bool {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let Ok(socket) = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None) else { return false };
+    // As servers do, else the connections of the last one would be in the way. Two that do not listen may have it at once.
+    let reused = setsockopt(&socket, sockopt::ReuseAddr, &true);
+    let bound = reused.and_then(|()| match address {
+        SocketAddr::V4(address) => bind(socket.as_raw_fd(), &SockaddrIn::from(address)),
+        SocketAddr::V6(address) => bind(socket.as_raw_fd(), &SockaddrIn6::from(address)),
+    });
+    bound.is_ok()
 }
 
 fn ask(family: AddressFamily, port: u16) -> io::Result<Vec<Listener>> {
@@ -183,7 +201,12 @@ mod tests {
         proc.sort_by_key(|l| l.inode);
         assert_eq!(diag, proc);
         assert_eq!(diag.len(), 1 + usize::from(six.is_ok()));
-        assert!(diag.iter().any(|l| l.address == four.local_addr().unwrap()));
+        let address = four.local_addr().unwrap();
+        let any = SocketAddr::from(([0, 0, 0, 0], port));
+        assert!(!can_bind(address) && !can_bind(any), "a wildcard meets it");
+        assert!(diag.iter().any(|l| l.address == address));
+        drop((four, six));
+        assert!(can_bind(address) && can_bind(any));
     }
 
     #[test]

@@ -6,9 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +18,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::birth::{Known, Program, give_birth};
+use super::birth::{Cradle, Known, Program, give_birth};
 use super::cgroup::{Cgroup, Cgroups};
 use super::link::KeeperLink;
 use super::look;
@@ -99,11 +98,11 @@ impl Spawner {
             fleet: Arc::clone(&fleet),
             cgroups: cgroups.clone(),
         };
-        let nothing = File::open("/dev/null")?;
+        let mut cradle = Cradle::new()?;
         std::thread::Builder::new().name("spawner".to_owned()).stack_size(256 * 1024).spawn(move || {
             for (prepare, reply) in queue {
                 let made = prepare().and_then(|job| {
-                    make(&job, nothing.as_fd(), &fleet, cgroups.as_ref(), original, &known)
+                    make(&job, &mut cradle, &fleet, cgroups.as_ref(), original, &known)
                         .map_err(|error| look::spawn_error(&error, &job.program))
                 });
                 // Nobody waits any more: the tree is dropped and its processes with it.
@@ -273,7 +272,7 @@ impl Spawner {
 
 fn make(
     job: &Job,
-    input: BorrowedFd<'_>,
+    cradle: &mut Cradle,
     fleet: &str,
     cgroups: Option<&Cgroups>,
     original: Original,
@@ -289,14 +288,13 @@ fn make(
         arguments: &job.arguments,
         environment,
         directory: job.directory.as_os_str(),
-        input,
         output: job.output.as_fd(),
         cgroup: cgroup.as_ref().map(Cgroup::directory).transpose()?,
         descriptors: original.descriptors,
         umask: original.umask,
         birth_place: job.birth_place,
     };
-    match give_birth(&program, known) {
+    match give_birth(&program, known, cradle) {
         Ok(newborn) => {
             let cgroup = cgroup.filter(|cgroup| newborn.is_in_cgroup || dismiss(cgroup));
             Ok(Tree::new(newborn, marker, cgroup, pipe))

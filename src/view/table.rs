@@ -1,8 +1,6 @@
-//! The status table: NAME PHASE HEALTH PORT PID UPTIME RESTARTS URL.
+//! Tables of plain columns, and the one of the status: NAME PHASE HEALTH PORT PID UPTIME RESTARTS URL.
 
 use std::time::Duration;
-
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::snapshot::InstanceStatus;
 use crate::model::{Phase, in_words};
@@ -35,20 +33,34 @@ pub fn at_rest(instances: &[(String, Option<u16>)]) -> String {
 }
 
 fn rows(rows: impl Iterator<Item = [String; 8]>) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["NAME", "PHASE", "HEALTH", "PORT", "PID", "UPTIME", "RESTARTS", "URL"]);
-    table.add_rows(rows);
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    for right in [3, 4, 6] {
-        if let Some(column) = table.column_mut(right) {
-            column.set_cell_alignment(CellAlignment::Right);
+    let head = ["NAME", "PHASE", "HEALTH", "PORT", "PID", "UPTIME", "RESTARTS", "URL"].map(str::to_owned);
+    columns(&[head].into_iter().chain(rows).collect::<Vec<_>>(), [3, 4, 6].as_slice())
+}
+
+/// One line per row, columns as wide as they need to be and two spaces apart, those at `right` aligned to the right.
+#[must_use]
+pub fn columns<const N: usize>(rows: &[[String; N]], right: &[usize]) -> String {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
         }
     }
-    let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    lines.join("\n")
+    let mut table = String::new();
+    for row in rows {
+        let start = table.len();
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            let gap = width - cell.chars().count();
+            let (before, after) = if right.contains(&column) { (gap, 0) } else { (0, gap) };
+            table.extend(std::iter::repeat_n(' ', before));
+            table.push_str(cell);
+            table.extend(std::iter::repeat_n(' ', after + 2));
+        }
+        table.truncate(table.trim_end().len().max(start));
+        table.push('\n');
+    }
+    table.pop();
+    table
 }
 
 fn or_dash(value: Option<impl ToString>) -> String {

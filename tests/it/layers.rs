@@ -21,7 +21,7 @@ const NARROW: [(&str, &[&str]); 6] = [
 ];
 
 /// Outside crates that may be named in some rooms only. `file` instead of a room: that file alone.
-const CRATES: [(&[&str], &[&str]); 10] = [
+const CRATES: [(&[&str], &[&str]); 9] = [
     (&["clap", "clap_complete", "clap_mangen", "anstream", "anstyle", "unicode_width"], &["cli"]),
     (&["humantime"], &["cli", "config"]),
     (&["annotate_snippets"], &["config"]),
@@ -29,7 +29,6 @@ const CRATES: [(&[&str], &[&str]); 10] = [
     (&["tokio", "tokio_stream", "axum"], &["runtime", "control", "daemon"]),
     (&["hyper", "hyper_util", "http_body_util", "tokio_rustls", "rustls_native_certs"], &["runtime/http.rs"]),
     (&["serde_yaml"], &["config/parse.rs", "cli/settings.rs"]),
-    (&["comfy_table"], &["view"]),
     (&["tracing_subscriber"], &["daemon"]),
     (&["flate2"], &["runtime/compress.rs"]),
 ];
