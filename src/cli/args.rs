@@ -116,6 +116,11 @@ pub enum Verb {
     Config(Config),
     /// Check the file, and that nothing collides
     Check(Check),
+    /// Look whether the lanes are apart, by what they do
+    ///
+    /// Where the fleet runs: what its servers have open, write, listen on, set as cookies, have in their environment. Each
+    /// is asked for a few pages and one write. Where it does not: the file, the disk, and the settings of the app.
+    Doctor(Doctor),
     /// Print a JSON Schema of the file, for editors
     Schema,
     /// Make the fleet a service of systemd
@@ -409,6 +414,20 @@ pub struct Config {
 /// `check`.
 #[derive(Debug, Args)]
 pub struct Check {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Only what is about these instances, globs or presets [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Look at the file and the disk only, though it runs
+    #[arg(long = "static")]
+    pub r#static: bool,
     /// As JSON
     #[arg(long)]
     pub json: bool,

@@ -13,7 +13,7 @@ use crate::config::{self, Settings};
 
 /// The verbs as somebody meets them, the daily ones first. Who is in no group stands in the last one.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Every day", &["up", "down", "status", "logs", "why"]),
+    ("Every day", &["up", "down", "status", "logs", "why", "doctor"]),
     ("Some instances", &["start", "stop", "restart", "kill", "exec", "env"]),
     ("The file", &["check", "config", "schema", "apply"]),
     ("Setting up", &["completions", "man", "install-service", "uninstall-service", "upgrade"]),
@@ -29,7 +29,7 @@ pub struct Page {
     pub exits: &'static [(&'static str, &'static str)],
 }
 
-const PAGES: [Page; 20] = [
+const PAGES: [Page; 21] = [
     Page {
         verb: "up",
         examples: &[
@@ -119,6 +119,15 @@ const PAGES: [Page; 20] = [
             ("1", "another fleet of this machine owns something that this one claims"),
             ("2", "the file is wrong"),
         ],
+    },
+    Page {
+        verb: "doctor",
+        examples: &[
+            ("laneway doctor", "what is wrong, who is involved, what shows it, and what to do"),
+            ("laneway doctor chat_api", "only what is about one, looked at beside all others"),
+            ("laneway doctor --static", "before the first start, or without touching what runs"),
+        ],
+        exits: &[("0", "nothing was found"), ("1", "something was"), ("2", "a name is unknown, or the file is wrong")],
     },
     Page {
         verb: "config",

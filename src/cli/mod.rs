@@ -5,6 +5,7 @@ mod args;
 mod attached;
 mod completions;
 mod ctl;
+mod doctor;
 mod help;
 mod kill;
 mod lane;
@@ -116,6 +117,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Exec(arguments) => lane::exec(&fleet, &arguments),
         Verb::Config(arguments) => settings::config(&fleet, &arguments),
         Verb::Check(arguments) => settings::check(&fleet, &arguments),
+        Verb::Doctor(arguments) => doctor::run(&fleet, &arguments),
         Verb::Schema => schema::run(),
         Verb::InstallService(arguments) => service::install(&fleet, &arguments),
         Verb::UninstallService(arguments) => service::uninstall(&fleet, &arguments),

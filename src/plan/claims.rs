@@ -108,7 +108,8 @@ impl Claim {
     }
 
     /// How it meets `other`, which is `owner`'s.
-    fn against(&self, other: &Self, owner: &str) -> String {
+    #[must_use]
+    pub fn against(&self, other: &Self, owner: &str) -> String {
         let is_chain = !matches!(self.kind, Kind::Port | Kind::Inode);
         if self.chain == other.chain || !is_chain {
             format!("{} belongs to {owner} already", self.shown())
@@ -123,7 +124,9 @@ impl Claim {
         self.chain.iter().collect()
     }
 
-    fn hint(&self, is_foreign: bool) -> String {
+    /// What to do when it meets one of the same fleet, or of another one.
+    #[must_use]
+    pub fn hint(&self, is_foreign: bool) -> String {
         match self.kind {
             Kind::Port => "give each instance a port of its own".to_owned(),
             Kind::Name => "`-` and `_` become one in many places; choose names that differ in more".to_owned(),
@@ -138,6 +141,15 @@ impl Claim {
 pub fn claims(plan: &Plan) -> Vec<Claim> {
     let mut disk = Disk::default();
     plan.ids().flat_map(|id| claims_of(plan.spec(id), &mut disk)).collect()
+}
+
+/// Every two claims to the same by two instances of `plan`, of those that [`claims`] gave.
+#[must_use]
+pub fn collisions(claims: &[Claim]) -> Vec<(Claim, Claim)> {
+    let references: Vec<&Claim> = claims.iter().collect();
+    let owner = |index: usize| claims.get(index).map(|claim| &claim.instance);
+    let met = overlaps(&references, &|a, b| owner(a) != owner(b));
+    met.into_iter().filter_map(|(a, b)| Some((claims.get(a)?.clone(), claims.get(b)?.clone()))).collect()
 }
 
 /// Who of `new` takes over what another one, of `holders`, has in `old`: each heir with the holder. Looks paths up on the

@@ -1,10 +1,12 @@
 //! The IO shell around `machine`: processes, sockets, files, the clock. It carries out orders and reports facts; it
 //! decides nothing. `daemon` sets it up; `cli` uses its pieces that need no runtime.
 
+pub mod ask;
 mod beneath;
 mod birth;
 pub mod care;
 pub mod cgroup;
+pub mod changes;
 pub mod clock;
 mod clone;
 pub mod compress;

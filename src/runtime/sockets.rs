@@ -1,4 +1,4 @@
-//! Who listens on a port, asked of the kernel over netlink (`sock_diag`, see `man 7 sock_diag`): 16 to 65 microseconds,
+//! Who listens, asked of the kernel over netlink (`sock_diag`, see `man 7 sock_diag`): 16 to 65 microseconds,
 //! where `/proc/net/tcp` takes milliseconds. Where netlink is not to be had, `/proc/net/tcp` answers.
 
 use std::fs;
@@ -46,11 +46,23 @@ impl Listener {
     }
 }
 
+/// All sockets that listen on any port, of both families.
+///
+/// # Errors
+/// When neither netlink nor `/proc/net` answers.
+pub fn all_listeners() -> io::Result<Vec<Listener>> {
+    listening(None)
+}
+
 /// All sockets that listen on `port`, of both families.
 ///
 /// # Errors
 /// When neither netlink nor `/proc/net` answers.
 pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
+    listening(Some(port))
+}
+
+fn listening(port: Option<u16>) -> io::Result<Vec<Listener>> {
     match [AddressFamily::Inet, AddressFamily::Inet6].map(|family| ask(family, port)) {
         [Ok(mut four), Ok(six)] => {
             four.extend(six);
@@ -60,7 +72,7 @@ pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
     }
 }
 
-fn ask(family: AddressFamily, port: u16) -> io::Result<Vec<Listener>> {
+fn ask(family: AddressFamily, port: Option<u16>) -> io::Result<Vec<Listener>> {
     let socket =
         socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
     sendto(socket.as_raw_fd(), &request(family, port), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
@@ -74,11 +86,12 @@ fn ask(family: AddressFamily, port: u16) -> io::Result<Vec<Listener>> {
     }
 }
 
-/// `nlmsghdr`, `inet_diag_req_v2`, and a filter on the source port in the kernel's byte code.
-fn request(family: AddressFamily, port: u16) -> Vec<u8> {
+/// `nlmsghdr`, `inet_diag_req_v2`, and a filter on the source port, if one is asked for, in the kernel's byte code.
+fn request(family: AddressFamily, port: Option<u16>) -> Vec<u8> {
     let mut filter = Vec::new();
+    let (lowest, highest) = port.map_or((0, u16::MAX), |port| (port, port));
     // Each comparison is an operation and an argument of 4 bytes each; `no` jumps past the end, which means reject.
-    for (code, left) in [(BYTECODE_SOURCE_AT_LEAST, 16_u16), (BYTECODE_SOURCE_AT_MOST, 8)] {
+    for (code, left, port) in [(BYTECODE_SOURCE_AT_LEAST, 16_u16, lowest), (BYTECODE_SOURCE_AT_MOST, 8, highest)] {
         filter.extend([code, 8]);
         filter.extend((left + 4).to_ne_bytes());
         filter.extend([0, 0]);
@@ -100,7 +113,7 @@ fn request(family: AddressFamily, port: u16) -> Vec<u8> {
 }
 
 /// Returns whether more is to come.
-fn read_messages(mut bytes: &[u8], port: u16, found: &mut Vec<Listener>) -> io::Result<bool> {
+fn read_messages(mut bytes: &[u8], port: Option<u16>, found: &mut Vec<Listener>) -> io::Result<bool> {
     let broken = || io::Error::other("netlink gave a message that is too short");
     while bytes.len() >= HEADER {
         let length = bytes.first_chunk().map(|n| u32::from_ne_bytes(*n) as usize).ok_or_else(broken)?;
@@ -109,7 +122,7 @@ fn read_messages(mut bytes: &[u8], port: u16, found: &mut Vec<Listener>) -> io::
         match kind {
             NLMSG_DONE => return Ok(false),
             NLMSG_ERROR => return Err(io::Error::other("netlink refuses the question")),
-            SOCK_DIAG_BY_FAMILY => found.extend(read_listener(body).filter(|l| l.address.port() == port)),
+            SOCK_DIAG_BY_FAMILY => found.extend(read_listener(body).filter(|l| port.is_none_or(|port| l.address.port() == port))),
             _ => {}
         }
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -129,13 +142,13 @@ fn read_listener(body: &[u8]) -> Option<Listener> {
     Some(Listener { address: SocketAddr::new(ip, port), uid: number(64)?, inode: number(68)? })
 }
 
-fn from_proc(port: u16) -> io::Result<Vec<Listener>> {
+fn from_proc(port: Option<u16>) -> io::Result<Vec<Listener>> {
     let mut found = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         match fs::read_to_string(table) {
             Ok(text) => {
                 let lines = text.lines().skip(1).filter_map(read_proc_line);
-                found.extend(lines.filter(|listener| listener.address.port() == port));
+                found.extend(lines.filter(|listener| port.is_none_or(|port| listener.address.port() == port)));
             }
             // No IPv6, no second table.
             Err(error) if error.kind() == io::ErrorKind::NotFound && table.ends_with('6') => {}
@@ -178,12 +191,14 @@ mod tests {
         let port = four.local_addr().unwrap().port();
         let six = TcpListener::bind(("::1", port));
         let mut diag = listeners(port).unwrap();
-        let mut proc = from_proc(port).unwrap();
+        let mut proc = from_proc(Some(port)).unwrap();
         diag.sort_by_key(|l| l.inode);
         proc.sort_by_key(|l| l.inode);
         assert_eq!(diag, proc);
         assert_eq!(diag.len(), 1 + usize::from(six.is_ok()));
         assert!(diag.iter().any(|l| l.address == four.local_addr().unwrap()));
+        let all = all_listeners().unwrap();
+        assert!(diag.iter().all(|listener| all.contains(listener)));
     }
 
     #[test]
