@@ -11,6 +11,7 @@ use super::place::Fleet;
 use super::report::{DONE, FAILED, Failure};
 use crate::doctor::{CheckReport, Finding, Outcome, Question, Report, Severity, examine};
 use crate::plan::{self, Callers, Change};
+use crate::runtime::home::Home;
 use crate::view::snapshot::FleetStatus;
 
 /// `laneway doctor`.
@@ -18,19 +19,20 @@ use crate::view::snapshot::FleetStatus;
 /// # Errors
 /// Exit code 2 for an unknown name and, when nothing runs, for a file that is wrong.
 pub fn run(fleet: &Fleet, arguments: &Doctor) -> Result<ExitCode, Failure> {
-    let home = fleet.running().filter(|_| !arguments.r#static);
-    let running_plan = home.as_ref().and_then(|home| home.running_plan());
-    let (plan, running, drift) = match (home, running_plan) {
-        (Some(home), Some(plan)) => {
-            let marker = home.fleet_id()?;
+    let home = fleet.running();
+    let running_plan = home.as_ref().filter(|_| !arguments.r#static).and_then(Home::running_plan);
+    let (plan, running, drift) = match running_plan {
+        Some(plan) => {
             let status: FleetStatus = fleet.client()?.status()?;
             let drift = drift(fleet, &plan);
-            (plan, Some((marker, status)), Some(drift))
+            (plan, Some(status), Some(drift))
         }
-        _ => (fleet.plan()?, None, None),
+        None => (fleet.plan()?, None, None),
     };
+    let home = home.unwrap_or_else(|| Home::of(&plan.state_dir));
+    let marker = if home.directory().exists() { home.fleet_id().ok() } else { None };
     let chosen = if arguments.names.is_empty() { Vec::new() } else { plan::select(&plan, &arguments.names)? };
-    let report = examine(Question { plan: &plan, chosen, running, drift });
+    let report = examine(&Question { plan: &plan, chosen, marker, running, drift });
     if arguments.json {
         println!("{}", to_json(&report)?);
     } else {

@@ -26,7 +26,7 @@ pub struct Evidence<'a> {
     /// Who listens, on whatever port.
     pub listeners: Vec<Listening>,
     /// How what the file says differs from what runs; the problems of a file that cannot be read.
-    pub drift: Option<Result<Vec<Change>, String>>,
+    pub drift: Option<&'a Result<Vec<Change>, String>>,
 }
 
 /// One instance.

@@ -30,20 +30,22 @@ pub struct Question<'a> {
     pub plan: &'a Plan,
     /// Whom findings are to be about; empty means all.
     pub chosen: Vec<InstanceId>,
-    /// The fleet as it runs: its name in the markers of its processes, and its status.
-    pub running: Option<(String, FleetStatus)>,
+    /// The fleet's name in the markers of its processes, if it has ever run: some may be there though nobody asks them.
+    pub marker: Option<String>,
+    /// The fleet as it runs, if that is to be looked at.
+    pub running: Option<FleetStatus>,
     /// How what the file says differs from what runs; the problems of a file that cannot be read.
     pub drift: Option<Result<Vec<Change>, String>>,
 }
 
 /// Examines a fleet.
 #[must_use]
-pub fn examine(question: Question<'_>) -> Report {
+pub fn examine(question: &Question<'_>) -> Report {
     let clock = Clock::start();
     let begin = clock.now();
     let plan = question.plan;
     let chosen: Vec<String> = question.chosen.iter().map(|id| plan.spec(*id).name.to_string()).collect();
-    let evidence = gather(plan, question.running, question.drift);
+    let evidence = gather(question);
     let checks = judge::judge(&evidence, &chosen);
     let names = plan.ids().map(|id| plan.spec(id).name.to_string());
     Report {
@@ -57,24 +59,21 @@ pub fn examine(question: Question<'_>) -> Report {
     }
 }
 
-fn gather<'a>(
-    plan: &'a Plan,
-    running: Option<(String, FleetStatus)>,
-    drift: Option<Result<Vec<Change>, String>>,
-) -> Evidence<'a> {
+fn gather<'a>(question: &'a Question<'a>) -> Evidence<'a> {
+    let Question { plan, marker, running, drift, .. } = question;
     let specs: Vec<&Spec> = plan.ids().map(|id| plan.spec(id)).collect();
     let live = running.is_some();
     let claims = plan::claims(plan);
     let shared_claims = plan::collisions(&claims);
     let foreign = Registry::of_user().map(|registry| registry.collisions(plan)).unwrap_or_default();
-    let processes = match &running {
-        Some((fleet, status)) => processes::of_fleet(fleet, status, &specs),
+    let marker = marker.as_deref();
+    let processes = match running {
+        Some(status) => processes::of_fleet(marker, status, &specs),
         None => specs.iter().map(|_| Vec::new()).collect(),
     };
-    let listeners = processes::listeners(&specs, &processes);
+    let listeners = processes::listeners(marker, &specs, &processes);
     let phase = |spec: &Spec| {
-        let (_, status) = running.as_ref()?;
-        let instance = status.instances.iter().find(|instance| instance.name == spec.name)?;
+        let instance = running.as_ref()?.instances.iter().find(|instance| instance.name == spec.name)?;
         Some(instance.phase.to_string())
     };
     // Settings are a process of their own that takes long; meanwhile the pages are asked for, and then the writes, each
@@ -98,7 +97,7 @@ fn gather<'a>(
         write,
     });
     let instances = instances.collect();
-    Evidence { plan, live, instances, shared_claims, claims: claims.len(), foreign, listeners, drift }
+    Evidence { plan, live, instances, shared_claims, claims: claims.len(), foreign, listeners, drift: drift.as_ref() }
 }
 
 fn cookies(specs: &[&Spec], processes: &[Vec<Process>]) -> Vec<Asked<Vec<super::evidence::Cookie>>> {

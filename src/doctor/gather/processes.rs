@@ -13,7 +13,7 @@ use crate::view::snapshot::FleetStatus;
 
 /// The processes of each instance, the first one first: those that the status names, those with the marker of a run, and
 /// all that descend from them.
-pub fn of_fleet(fleet: &str, status: &FleetStatus, specs: &[&Spec]) -> Vec<Vec<Process>> {
+pub fn of_fleet(fleet: Option<&str>, status: &FleetStatus, specs: &[&Spec]) -> Vec<Vec<Process>> {
     let place: HashMap<&str, usize> = specs.iter().enumerate().map(|(at, spec)| (spec.name.as_str(), at)).collect();
     let mut owner: HashMap<u32, usize> = HashMap::new();
     let mut first: HashSet<u32> = HashSet::new();
@@ -23,9 +23,8 @@ pub fn of_fleet(fleet: &str, status: &FleetStatus, specs: &[&Spec]) -> Vec<Vec<P
             first.insert(pid);
         }
     }
-    for (label, pid) in tree::labelled(fleet) {
-        let name = label.rsplit_once('-').map_or(label.as_str(), |(name, _)| name);
-        if let Some(at) = place.get(name) {
+    for (label, pid) in fleet.map(tree::labelled).unwrap_or_default() {
+        if let Some(at) = place.get(instance_of(&label)) {
             owner.insert(pid, *at);
         }
     }
@@ -54,6 +53,11 @@ pub fn of_fleet(fleet: &str, status: &FleetStatus, specs: &[&Spec]) -> Vec<Vec<P
     found
 }
 
+/// The instance in the label of a run, which ends with its generation.
+fn instance_of(label: &str) -> &str {
+    label.rsplit_once('-').map_or(label, |(name, _)| name)
+}
+
 fn look(pid: u32) -> Process {
     let Descriptors { files, sockets } = processes::descriptors(pid);
     let files = files.into_iter().filter_map(|(path, writes)| open_file(path, writes)).collect();
@@ -68,7 +72,7 @@ pub fn open_file(path: std::path::PathBuf, writes: bool) -> Option<OpenFile> {
 }
 
 /// Who listens on a port of the fleet, and where else instances listen.
-pub fn listeners(specs: &[&Spec], found: &[Vec<Process>]) -> Vec<Listening> {
+pub fn listeners(fleet: Option<&str>, specs: &[&Spec], found: &[Vec<Process>]) -> Vec<Listening> {
     let mut holders: HashMap<u64, (usize, &Process)> = HashMap::new();
     for (at, processes) in found.iter().enumerate() {
         for process in processes {
@@ -89,7 +93,11 @@ pub fn listeners(specs: &[&Spec], found: &[Vec<Process>]) -> Vec<Listening> {
             None if ports.contains(&address.port()) => {
                 let pid = processes::socket_holder(inode);
                 let command = pid.map_or_else(|| format!("a process of user {uid}"), processes::command_line);
-                Some(Listening { address, pid, command, instance: None })
+                // A server of ours that was not asked for: nobody looks at what runs, or laneway itself was killed.
+                let label = fleet.zip(pid).and_then(|(fleet, pid)| {
+                    processes::started_with(pid, &format!("{}={fleet}:", crate::runtime::spawn::MARKER))
+                });
+                Some(Listening { address, pid, command, instance: label.map(|label| instance_of(&label).to_owned()) })
             }
             None => None,
         }

@@ -7,7 +7,7 @@ use crate::plan::Change;
 /// The file against the running plan, and secrets against what processes have.
 pub fn judge(evidence: &Evidence<'_>) -> Verdict {
     let mut verdict = Verdict::default();
-    match &evidence.drift {
+    match evidence.drift {
         None => verdict.unseen.push("the file was not read".to_owned()),
         Some(Err(problems)) => {
             let seen = problems.lines().map(str::to_owned).collect();

@@ -13,7 +13,8 @@ pub fn judge(evidence: &Evidence<'_>) -> Verdict {
         return verdict;
     }
     let processes: usize = running.iter().map(|instance| instance.processes.len()).sum();
-    verdict.seen = Some(format!("{processes} of {}, as planned", processes_of(running.len())));
+    let of = count(running.len(), "instance");
+    verdict.seen = Some(format!("{processes} processes of {of}, each as planned"));
     for instance in running {
         let unreadable: Vec<_> = instance.processes.iter().filter(|p| p.environment.is_none()).collect();
         if let Some(process) = unreadable.first() {
@@ -24,10 +25,6 @@ pub fn judge(evidence: &Evidence<'_>) -> Verdict {
         }
     }
     verdict
-}
-
-fn processes_of(instances: usize) -> String {
-    format!("the processes of {}", count(instances, "instance"))
 }
 
 fn one(instance: &Instance<'_>, process: &Process, evidence: &Evidence<'_>, verdict: &mut Verdict) {
