@@ -27,7 +27,12 @@ pub fn run(fleet: &Fleet, arguments: &Doctor) -> Result<ExitCode, Failure> {
             let drift = drift(fleet, &plan);
             (plan, Some(status), Some(drift))
         }
-        None => (fleet.plan()?, None, None),
+        // What runs says by which profile.
+        None => {
+            let profile = home.as_ref().and_then(Home::running_plan).and_then(|plan| plan.profile);
+            let profile = fleet.source().profile.clone().or(profile);
+            (fleet.clone().with_profile(profile).plan()?, None, None)
+        }
     };
     let home = home.unwrap_or_else(|| Home::of(&plan.state_dir));
     let marker = if home.directory().exists() { home.fleet_id().ok() } else { None };
@@ -51,7 +56,8 @@ fn drift(fleet: &Fleet, running: &plan::Plan) -> Result<Vec<Change>, String> {
 }
 
 fn show(report: &Report) {
-    let what = if report.live { "what runs, and what it does" } else { "the file and the disk; nothing runs, or --static" };
+    let what =
+        if report.live { "what runs, and what it does" } else { "the file and the disk; nothing runs, or --static" };
     let number = report.instances.len();
     let noun = if number == 1 { "instance" } else { "instances" };
     println!("{}: {number} {noun} examined: {what}", report.project);
@@ -70,7 +76,11 @@ fn show(report: &Report) {
         more => format!("{more} findings"),
     };
     let skipped = report.checks.iter().filter(|check| check.outcome == Outcome::Skipped).count();
-    let skipped = if skipped == 0 { String::new() } else { format!(", {skipped} of {} checks had nothing to look at", report.checks.len()) };
+    let skipped = if skipped == 0 {
+        String::new()
+    } else {
+        format!(", {skipped} of {} checks had nothing to look at", report.checks.len())
+    };
     println!("\n{end}{skipped} ({} ms)", report.milliseconds);
 }
 

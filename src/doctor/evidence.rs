@@ -23,6 +23,10 @@ pub struct Evidence<'a> {
     pub claims: usize,
     /// Where another fleet of this user claims the same.
     pub foreign: Vec<Collision>,
+    /// The Redis servers that the plan names, each with its database.
+    pub stores: Vec<Store>,
+    /// What other fleets' keys begin with.
+    pub foreign_prefixes: Vec<String>,
     /// Who listens, on whatever port.
     pub listeners: Vec<Listening>,
     /// How what the file says differs from what runs; the problems of a file that cannot be read.
@@ -161,6 +165,46 @@ pub struct Write {
     pub opened: Vec<(u32, OpenFile)>,
     /// What changed meanwhile in the folders of the lanes and beside the app.
     pub changed: Vec<PathBuf>,
+    /// Keys that changed meanwhile on the Redis servers of the fleet.
+    pub keys: Vec<String>,
+    /// Somebody threw away all keys meanwhile.
+    pub flushed: bool,
+}
+
+/// A database of a Redis server that instances use.
+pub struct Store {
+    /// Where, without password.
+    pub server: String,
+    /// Whose cache or channels are planned there.
+    pub users: Vec<String>,
+    /// What was seen; or why nothing was.
+    pub content: Result<StoreContent, String>,
+}
+
+/// What is in a Redis database, and who is there.
+#[derive(Default)]
+pub struct StoreContent {
+    /// How many keys were looked at.
+    pub looked_at: usize,
+    /// Whether that were all.
+    pub is_whole: bool,
+    /// How many keys begin like this, up to the first `:`, and one of them.
+    pub starts: BTreeMap<String, (usize, String)>,
+    /// Who is connected to this database.
+    pub clients: Vec<StoreClient>,
+}
+
+/// A connection to a Redis server.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StoreClient {
+    /// The instance that holds it.
+    pub instance: Option<String>,
+    /// The process, where it is one of this machine.
+    pub pid: Option<u32>,
+    /// Where from, and as whom, for people.
+    pub who: String,
+    /// What it asked for last.
+    pub last: String,
 }
 
 /// What Django says of the settings that it really has in a lane.

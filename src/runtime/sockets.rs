@@ -13,13 +13,14 @@ const NLM_F_REQUEST_DUMP: u16 = 0x301;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const IPPROTO_TCP: u8 = 6;
+const TCP_ESTABLISHED: u32 = 1;
 const TCP_LISTEN: u32 = 10;
 const INET_DIAG_REQ_BYTECODE: u16 = 1;
 const BYTECODE_SOURCE_AT_LEAST: u8 = 2;
 const BYTECODE_SOURCE_AT_MOST: u8 = 3;
 const HEADER: usize = 16;
 
-/// A listening TCP socket.
+/// One end of a TCP connection of this machine, or a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// What it is bound to.
@@ -62,20 +63,32 @@ pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
     listening(Some(port))
 }
 
+/// This machine's ends of all connections that are open, of both families.
+///
+/// # Errors
+/// When neither netlink nor `/proc/net` answers.
+pub fn connected() -> io::Result<Vec<Listener>> {
+    look(TCP_ESTABLISHED, None)
+}
+
 fn listening(port: Option<u16>) -> io::Result<Vec<Listener>> {
-    match [AddressFamily::Inet, AddressFamily::Inet6].map(|family| ask(family, port)) {
+    look(TCP_LISTEN, port)
+}
+
+fn look(state: u32, port: Option<u16>) -> io::Result<Vec<Listener>> {
+    match [AddressFamily::Inet, AddressFamily::Inet6].map(|family| ask(family, state, port)) {
         [Ok(mut four), Ok(six)] => {
             four.extend(six);
             Ok(four)
         }
-        _ => from_proc(port),
+        _ => from_proc(state, port),
     }
 }
 
-fn ask(family: AddressFamily, port: Option<u16>) -> io::Result<Vec<Listener>> {
+fn ask(family: AddressFamily, state: u32, port: Option<u16>) -> io::Result<Vec<Listener>> {
     let socket =
         socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
-    sendto(socket.as_raw_fd(), &request(family, port), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    sendto(socket.as_raw_fd(), &request(family, state, port), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
     let mut found = Vec::new();
     let mut buffer = [0_u8; 16 * 1024];
     loop {
@@ -87,7 +100,7 @@ fn ask(family: AddressFamily, port: Option<u16>) -> io::Result<Vec<Listener>> {
 }
 
 /// `nlmsghdr`, `inet_diag_req_v2`, and a filter on the source port, if one is asked for, in the kernel's byte code.
-fn request(family: AddressFamily, port: Option<u16>) -> Vec<u8> {
+fn request(family: AddressFamily, state: u32, port: Option<u16>) -> Vec<u8> {
     let mut filter = Vec::new();
     let (lowest, highest) = port.map_or((0, u16::MAX), |port| (port, port));
     // Each comparison is an operation and an argument of 4 bytes each; `no` jumps past the end, which means reject.
@@ -98,7 +111,7 @@ fn request(family: AddressFamily, port: Option<u16>) -> Vec<u8> {
         filter.extend(port.to_ne_bytes());
     }
     let mut body = vec![if family == AddressFamily::Inet { 2 } else { 10 }, IPPROTO_TCP, 0, 0];
-    body.extend((1_u32 << TCP_LISTEN).to_ne_bytes());
+    body.extend((1_u32 << state).to_ne_bytes());
     body.extend([0; 48]);
     body.extend(20_u16.to_ne_bytes());
     body.extend(INET_DIAG_REQ_BYTECODE.to_ne_bytes());
@@ -122,7 +135,9 @@ fn read_messages(mut bytes: &[u8], port: Option<u16>, found: &mut Vec<Listener>)
         match kind {
             NLMSG_DONE => return Ok(false),
             NLMSG_ERROR => return Err(io::Error::other("netlink refuses the question")),
-            SOCK_DIAG_BY_FAMILY => found.extend(read_listener(body).filter(|l| port.is_none_or(|port| l.address.port() == port))),
+            SOCK_DIAG_BY_FAMILY => {
+                found.extend(read_listener(body).filter(|l| port.is_none_or(|port| l.address.port() == port)))
+            }
             _ => {}
         }
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -142,12 +157,12 @@ fn read_listener(body: &[u8]) -> Option<Listener> {
     Some(Listener { address: SocketAddr::new(ip, port), uid: number(64)?, inode: number(68)? })
 }
 
-fn from_proc(port: Option<u16>) -> io::Result<Vec<Listener>> {
+fn from_proc(state: u32, port: Option<u16>) -> io::Result<Vec<Listener>> {
     let mut found = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         match fs::read_to_string(table) {
             Ok(text) => {
-                let lines = text.lines().skip(1).filter_map(read_proc_line);
+                let lines = text.lines().skip(1).filter_map(|line| read_proc_line(line, state));
                 found.extend(lines.filter(|listener| port.is_none_or(|port| listener.address.port() == port)));
             }
             // No IPv6, no second table.
@@ -158,10 +173,10 @@ fn from_proc(port: Option<u16>) -> io::Result<Vec<Listener>> {
     Ok(found)
 }
 
-fn read_proc_line(line: &str) -> Option<Listener> {
+fn read_proc_line(line: &str, state: u32) -> Option<Listener> {
     let fields: Vec<_> = line.split_ascii_whitespace().collect();
     let (address, port) = fields.get(1)?.split_once(':')?;
-    if *fields.get(3)? != "0A" {
+    if *fields.get(3)? != format!("{state:02X}") {
         return None;
     }
     let words: Option<Vec<[u8; 4]>> = (0..address.len() / 8)
@@ -191,7 +206,7 @@ mod tests {
         let port = four.local_addr().unwrap().port();
         let six = TcpListener::bind(("::1", port));
         let mut diag = listeners(port).unwrap();
-        let mut proc = from_proc(Some(port)).unwrap();
+        let mut proc = from_proc(TCP_LISTEN, Some(port)).unwrap();
         diag.sort_by_key(|l| l.inode);
         proc.sort_by_key(|l| l.inode);
         assert_eq!(diag, proc);
@@ -199,6 +214,10 @@ mod tests {
         assert!(diag.iter().any(|l| l.address == four.local_addr().unwrap()));
         let all = all_listeners().unwrap();
         assert!(diag.iter().all(|listener| all.contains(listener)));
+        let client = std::net::TcpStream::connect(four.local_addr().unwrap()).unwrap();
+        let ends = |all: Vec<Listener>| all.into_iter().find(|end| end.address == client.local_addr().unwrap());
+        let end = ends(connected().unwrap()).unwrap();
+        assert_eq!(Some(end), ends(from_proc(TCP_ESTABLISHED, None).unwrap()));
     }
 
     #[test]

@@ -5,9 +5,10 @@
 //! in small steps between which the server serves others: FLUSHDB, which Django's own `cache.clear()` is, does not occur.
 //! Called by `upkeep`, the doctor, and the thread that publishes health.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError, Value};
@@ -549,6 +550,60 @@ impl Connection {
             Some([(_, first), ..]) => self.server.error(&RedisError::from(first.clone())),
             _ => self.server.error(error),
         }
+    }
+}
+
+/// Keys that change on a server, as they do: its broadcast of what clients may no longer hold (`CLIENT TRACKING`), which
+/// costs it far less than MONITOR and shows no value. It speaks of all databases of the server alike.
+pub struct Changes {
+    connection: Connection,
+    heard: mpsc::Receiver<redis::PushInfo>,
+}
+
+/// What changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// The keys that were written, removed, or ended by themselves.
+    pub keys: BTreeSet<Vec<u8>>,
+    /// Somebody threw everything away (FLUSHDB, FLUSHALL).
+    pub all: bool,
+}
+
+impl Connection {
+    /// Listens for changes from now on.
+    ///
+    /// # Errors
+    /// When the server refuses (it is older than Redis 6, or this user may not), or does not answer.
+    pub fn changes(mut self) -> Result<Changes, Error> {
+        let (sender, heard) = mpsc::channel();
+        self.inner.set_push_sender(sender);
+        self.command(&[b"HELLO", b"3"])?;
+        self.command(&[b"CLIENT", b"TRACKING", b"ON", b"BCAST"])?;
+        Ok(Changes { connection: self, heard })
+    }
+}
+
+impl Changes {
+    /// What changed since it was last asked. What was done before is known: the server speaks of it before it answers.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn take(&mut self) -> Result<Changed, Error> {
+        self.connection.ping()?;
+        let mut changed = Changed::default();
+        for push in self.heard.try_iter().filter(|push| push.kind == redis::PushKind::Invalidate) {
+            for value in push.data {
+                match value {
+                    Value::Array(keys) => changed.keys.extend(keys.into_iter().filter_map(|key| match key {
+                        Value::BulkString(key) => Some(key),
+                        _ => None,
+                    })),
+                    Value::Nil => changed.all = true,
+                    _ => {}
+                }
+            }
+        }
+        Ok(changed)
     }
 }
 

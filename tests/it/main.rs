@@ -17,6 +17,7 @@ mod bad_input;
 mod caches;
 mod completions;
 mod docs;
+mod doctor;
 mod example;
 mod explained;
 mod faults;

@@ -5,6 +5,7 @@ mod lane;
 mod pages;
 mod processes;
 mod settings;
+mod stores;
 mod writes;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -65,7 +66,9 @@ fn gather<'a>(question: &'a Question<'a>) -> Evidence<'a> {
     let live = running.is_some();
     let claims = plan::claims(plan);
     let shared_claims = plan::collisions(&claims);
-    let foreign = Registry::of_user().map(|registry| registry.collisions(plan)).unwrap_or_default();
+    let registry = Registry::of_user();
+    let foreign = registry.as_ref().map(|registry| registry.collisions(plan)).unwrap_or_default();
+    let others = registry.map(|registry| registry.others(plan)).unwrap_or_default();
     let marker = marker.as_deref();
     let processes = match running {
         Some(status) => processes::of_fleet(marker, status, &specs),
@@ -83,6 +86,7 @@ fn gather<'a>(question: &'a Question<'a>) -> Evidence<'a> {
         let pages = (cookies(&specs, &processes), writes::ask(&specs, &processes));
         (settings.join().unwrap_or_default(), pages)
     });
+    let stores = if live { stores::look(&specs, &processes) } else { Vec::new() };
     let salt = lane::salt();
     let mut settings = settings.into_iter();
     let parts = specs.iter().zip(processes).zip(cookies).zip(writes);
@@ -97,7 +101,18 @@ fn gather<'a>(question: &'a Question<'a>) -> Evidence<'a> {
         write,
     });
     let instances = instances.collect();
-    Evidence { plan, live, instances, shared_claims, claims: claims.len(), foreign, listeners, drift: drift.as_ref() }
+    Evidence {
+        plan,
+        live,
+        instances,
+        shared_claims,
+        claims: claims.len(),
+        foreign,
+        stores,
+        foreign_prefixes: stores::prefixes(&others),
+        listeners,
+        drift: drift.as_ref(),
+    }
 }
 
 fn cookies(specs: &[&Spec], processes: &[Vec<Process>]) -> Vec<Asked<Vec<super::evidence::Cookie>>> {

@@ -221,15 +221,15 @@ mod tests {
             ("odd", ("odd", "/", false)),
         ];
         for (line, (name, path, is_taken_back)) in table {
-            let expected =
-                Cookie { name: name.to_owned(), path: path.to_owned(), page: "/".to_owned(), is_taken_back };
+            let expected = Cookie { name: name.to_owned(), path: path.to_owned(), page: "/".to_owned(), is_taken_back };
             assert_eq!(read_cookie(line, "/", &tried), expected, "{line}");
         }
     }
 
     #[test]
     fn an_answer_is_taken_apart() {
-        let answer = parse(b"HTTP/1.1 302 Found\r\nLocation: /login/\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\n\r\nx").unwrap();
+        let answer =
+            parse(b"HTTP/1.1 302 Found\r\nLocation: /login/\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\n\r\nx").unwrap();
         assert_eq!((answer.status, answer.all("location").next()), (302, Some("/login/")));
         assert_eq!(answer.all("Set-Cookie").collect::<Vec<_>>(), ["a=1", "b=2"]);
         assert!(parse(b"SSH-2.0-x\r\n\r\n").is_none() && parse(b"HTTP/1.1 200").is_none());

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::{pages, processes};
+use super::{pages, processes, stores};
 use crate::doctor::evidence::{Asked, OpenFile, Process, Write};
 use crate::plan::spec::{CacheBackend, Database, Spec};
 use crate::runtime::changes::Changes;
@@ -23,8 +23,8 @@ const QUIET: Duration = Duration::from_millis(100);
 
 /// Asks each instance that runs for a write, one after the other.
 pub fn ask(specs: &[&Spec], found: &[Vec<Process>]) -> Vec<Asked<Write>> {
-    let mut changes = Changes::new().ok();
-    if let Some(changes) = &mut changes {
+    let mut around = Around { files: Changes::new().ok(), stores: stores::listen(specs, found) };
+    if let Some(changes) = &mut around.files {
         for directory in directories(specs, found) {
             changes.watch(&directory);
         }
@@ -34,7 +34,7 @@ pub fn ask(specs: &[&Spec], found: &[Vec<Process>]) -> Vec<Asked<Write>> {
             return Asked::Not("it does not run".to_owned());
         }
         match pages::address(spec) {
-            Ok(_) => one(spec, processes, changes.as_mut()),
+            Ok(_) => one(spec, processes, &mut around),
             Err(why) => Asked::Not(why),
         }
     });
@@ -63,34 +63,69 @@ fn directories(specs: &[&Spec], found: &[Vec<Process>]) -> BTreeSet<PathBuf> {
     directories
 }
 
-fn one(spec: &Spec, processes: &[Process], mut changes: Option<&mut Changes>) -> Asked<Write> {
+/// What is listened to while somebody is asked.
+struct Around {
+    files: Option<Changes>,
+    stores: Vec<stores::Listener>,
+}
+
+/// What changed.
+#[derive(Default)]
+struct Changed {
+    files: BTreeSet<PathBuf>,
+    keys: BTreeSet<String>,
+    flushed: bool,
+}
+
+impl Around {
+    /// Since it was last asked.
+    fn take(&mut self) -> Changed {
+        let files = self.files.as_mut().map(Changes::take).unwrap_or_default();
+        let mut changed = Changed { files, ..Changed::default() };
+        for store in &mut self.stores {
+            let (keys, flushed) = stores::take(store);
+            changed.keys.extend(keys);
+            changed.flushed |= flushed;
+        }
+        changed
+    }
+}
+
+fn one(spec: &Spec, processes: &[Process], around: &mut Around) -> Asked<Write> {
     let health = pages::health_path(spec);
     let page = format!("{health}{}write=1", if health.contains('?') { '&' } else { '?' });
-    let mut take = || changes.as_mut().map(|changes| changes.take()).unwrap_or_default();
-    take();
+    around.take();
     let clock = Clock::start();
     let begin = clock.now();
     let (answer, opened) = watched(spec, &page, processes);
     let lasted = clock.now().since(begin);
-    let mut changed = take();
+    let Changed { mut files, mut keys, flushed } = around.take();
     let status = match answer {
         Ok(answer) => answer.status,
         Err(why) => return Asked::Failed(why),
     };
     // What lies in its own lane is its own business. Else: was it this one's doing?
-    let is_own = |path: &PathBuf| path.starts_with(&spec.facts.state);
-    if changed.iter().any(|path| !is_own(path)) {
+    let is_own_file = |path: &PathBuf| path.starts_with(&spec.facts.state);
+    let is_own_key = |key: &String| stores::is_of(key, spec);
+    if files.iter().any(|path| !is_own_file(path)) || keys.iter().any(|key| !is_own_key(key)) {
+        // Random keys are others each time; what they begin with is not.
         for _ in 0..2 {
-            take();
+            around.take();
             pause(lasted.max(QUIET));
-            let others = take();
-            changed.retain(|path| is_own(path) || !others.contains(path));
+            let others = around.take();
             let _ = pages::get(spec, &page, "");
-            let again = take();
-            changed.retain(|path| is_own(path) || again.contains(path));
+            let again = around.take();
+            files.retain(|path| is_own_file(path) || !others.files.contains(path) && again.files.contains(path));
+            let starts = |keys: &BTreeSet<String>| keys.iter().map(|key| stores::start(key)).collect::<BTreeSet<_>>();
+            let (others, again) = (starts(&others.keys), starts(&again.keys));
+            keys.retain(|key| {
+                let start = stores::start(key);
+                is_own_key(key) || !others.contains(&start) && again.contains(&start)
+            });
         }
     }
-    Asked::Got(Write { page, status, opened, changed: changed.into_iter().collect() })
+    let (changed, keys) = (files.into_iter().collect(), keys.into_iter().collect());
+    Asked::Got(Write { page, status, opened, changed, keys, flushed })
 }
 
 /// Asks, and looks at what the instance's processes have open until the answer is there.

@@ -27,7 +27,8 @@ pub fn judge(evidence: &Evidence<'_>) -> Verdict {
     for ((_, cookie, _), holders) in shared(all) {
         let parties = names(&holders);
         told.extend(parties.iter().map(|name| (name.clone(), cookie.clone())));
-        let what = format!("{} use one cookie name, {cookie}: each visit to one undoes what the other set", and(&parties));
+        let what =
+            format!("{} use one cookie name, {cookie}: each visit to one undoes what the other set", and(&parties));
         let seen = holders.iter().map(|(instance, cookie)| shown(instance, cookie)).collect();
         verdict.findings.push(fault(parties, what, seen, hint(&cookie)));
     }

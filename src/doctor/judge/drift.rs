@@ -26,10 +26,12 @@ pub fn judge(evidence: &Evidence<'_>) -> Verdict {
             }
         }
     }
-    let stale: Vec<String> = evidence.instances.iter().filter(|i| has_old_secret(i)).map(|i| i.spec.name.to_string()).collect();
+    let stale: Vec<String> =
+        evidence.instances.iter().filter(|i| has_old_secret(i)).map(|i| i.spec.name.to_string()).collect();
     if !stale.is_empty() {
         let what = format!("{} run with a secret that is no longer the one of its file", and(&stale));
-        let seen = stale.iter().map(|name| format!("{name}: SECRET_KEY differs from what the file holds now")).collect();
+        let seen =
+            stale.iter().map(|name| format!("{name}: SECRET_KEY differs from what the file holds now")).collect();
         let hint = format!("laneway restart {}: all its logins end", stale.join(" "));
         verdict.findings.push(risk(stale, what, seen, hint));
     }

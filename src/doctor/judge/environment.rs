@@ -38,7 +38,8 @@ fn one(instance: &Instance<'_>, process: &Process, evidence: &Evidence<'_>, verd
     if !has_any && !is_first {
         return;
     }
-    let different: Vec<&String> = wanted.filter(|(name, value)| real.get(*name) != Some(value)).map(|(n, _)| n).collect();
+    let different: Vec<&String> =
+        wanted.filter(|(name, value)| real.get(*name) != Some(value)).map(|(n, _)| n).collect();
     let unplanned = real.keys().filter(|n| is_fact(n) && n.as_str() != "SECRET_KEY" && !planned.contains_key(*n));
     let mut names: Vec<String> = different.into_iter().chain(unplanned).cloned().collect();
     names.sort();

@@ -71,7 +71,8 @@ pub fn judge(evidence: &Evidence<'_>) -> Verdict {
     if running == 0 {
         return Verdict { unseen: vec!["nobody runs".to_owned()], ..Verdict::default() };
     }
-    let mut verdict = Verdict::seen(format!("what {} hold open and wrote when asked, each in its lane", count(running, "instance")));
+    let mut verdict =
+        Verdict::seen(format!("what {} hold open and wrote when asked, each in its lane", count(running, "instance")));
     let all: Vec<Touch<'_>> = evidence.instances.iter().flat_map(touches).collect();
     let others = all.iter().filter(|touch| !is_database(&touch.path, evidence));
     let mut by_owner: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
@@ -97,7 +98,12 @@ pub fn judge(evidence: &Evidence<'_>) -> Verdict {
         let mut seen: Vec<String> = holders.iter().map(|(_, evidence)| (*evidence).clone()).collect();
         seen.dedup();
         let what = format!("{} write one file: {}", and(&parties), path.display());
-        verdict.findings.push(fault(parties, what, seen, "give each a path in its own lane, such as one beneath TMPDIR"));
+        verdict.findings.push(fault(
+            parties,
+            what,
+            seen,
+            "give each a path in its own lane, such as one beneath TMPDIR",
+        ));
     }
     verdict
 }
@@ -130,13 +136,17 @@ pub fn database(evidence: &Evidence<'_>) -> Verdict {
     let silent = silent.into_iter().map(|instance| (instance, "asked for a write, it wrote no database"));
     verdict.unseen.extend(reasons(silent));
     if !writers.is_empty() {
-        verdict.seen = Some(format!("{} asked for a write, one at a time, and each wrote its own file", count(writers.len(), "instance")));
+        verdict.seen = Some(format!(
+            "{} asked for a write, one at a time, and each wrote its own file",
+            count(writers.len(), "instance")
+        ));
     }
     let mut told: BTreeSet<(String, Identity)> = BTreeSet::new();
     let identity = |path: &Path| identities(evidence).get(path).copied();
     let touched = of_databases.iter().map(|touch| {
         let base = base(&touch.path);
-        let key = identity(&base).map_or_else(|| base.display().to_string(), |(device, number)| format!("{device}:{number}"));
+        let key =
+            identity(&base).map_or_else(|| base.display().to_string(), |(device, number)| format!("{device}:{number}"));
         (key, touch.instance, (base, &touch.evidence))
     });
     for (_, holders) in shared(touched) {

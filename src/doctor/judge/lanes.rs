@@ -41,11 +41,12 @@ pub fn folders(evidence: &Evidence<'_>) -> Verdict {
     verdict.seen = Some(format!("{places} folders and files, each of one lane"));
     for (_, holders) in shared(all) {
         let parties = names(&holders);
-        let evidence = holders.iter().map(|(instance, (what, path))| {
-            format!("{}: {what} is {}", instance.spec.name, path.display())
-        });
+        let evidence = holders
+            .iter()
+            .map(|(instance, (what, path))| format!("{}: {what} is {}", instance.spec.name, path.display()));
         let what = format!("{} have one place on the disk under their names", and(&parties));
-        let hint = "remove the link or mount, so that each lane has its own; laneway makes what is missing at the next start";
+        let hint =
+            "remove the link or mount, so that each lane has its own; laneway makes what is missing at the next start";
         verdict.findings.push(fault(parties.clone(), what, evidence.collect(), hint));
     }
     verdict

@@ -10,6 +10,7 @@ mod options;
 mod ports;
 mod secrets;
 mod settings;
+mod stores;
 
 use std::collections::BTreeMap;
 
@@ -31,7 +32,7 @@ const fn live(id: &'static str, judge: fn(&Evidence<'_>) -> Verdict) -> Check {
     Check { id, is_live: true, judge }
 }
 
-const CHECKS: [Check; 12] = [
+const CHECKS: [Check; 13] = [
     fixed("claims", lanes::claims),
     fixed("folders", lanes::folders),
     fixed("secrets", secrets::judge),
@@ -43,6 +44,7 @@ const CHECKS: [Check; 12] = [
     live("files", files::judge),
     live("database", files::database),
     live("cookies", cookies::judge),
+    live("redis", stores::judge),
     live("drift", drift::judge),
 ];
 

@@ -18,7 +18,9 @@ const BROKEN: [Broken; 3] = [
             let redis = |backend: &str| backend == "django.core.cache.backends.redis.RedisCache";
             let caches = settings.caches.iter().filter(|(_, cache)| redis(&cache.backend));
             let caches = caches.filter(|(_, cache)| cache.options.iter().any(|option| option == "CLIENT_CLASS"));
-            caches.map(|(alias, _)| format!("CACHES[{alias:?}] is Django's own RedisCache with the option CLIENT_CLASS")).collect()
+            caches
+                .map(|(alias, _)| format!("CACHES[{alias:?}] is Django's own RedisCache with the option CLIENT_CLASS"))
+                .collect()
         },
         what: "every use of the cache fails: CLIENT_CLASS is an option of django-redis, and Django's own RedisCache has none",
         hint: "take CLIENT_CLASS out of OPTIONS",
@@ -26,8 +28,11 @@ const BROKEN: [Broken; 3] = [
     Broken {
         is_there: |_, settings| {
             let databases = settings.databases.iter().filter(|(_, database)| database.engine.contains("postgresql"));
-            let databases = databases.filter(|(_, database)| database.options.iter().any(|option| option == "MAX_CONNS"));
-            databases.map(|(alias, _)| format!("DATABASES[{alias:?}] is PostgreSQL with the option MAX_CONNS")).collect()
+            let databases =
+                databases.filter(|(_, database)| database.options.iter().any(|option| option == "MAX_CONNS"));
+            databases
+                .map(|(alias, _)| format!("DATABASES[{alias:?}] is PostgreSQL with the option MAX_CONNS"))
+                .collect()
         },
         what: "every connection to the database fails: libpq knows no option MAX_CONNS",
         hint: "take MAX_CONNS out of OPTIONS; OPTIONS[\"pool\"] = {\"max_size\": 5} limits what one process opens, \
@@ -98,7 +103,10 @@ pub fn control_sockets(evidence: &Evidence<'_>) -> Verdict {
     }
     let lanes = shared(sockets.into_iter());
     for (socket, parties) in by_socket.into_iter().filter(|(_, parties)| parties.len() > 1) {
-        let what = format!("{} have one control socket of gunicorn: the first that stops takes it from the others", and(&parties));
+        let what = format!(
+            "{} have one control socket of gunicorn: the first that stops takes it from the others",
+            and(&parties)
+        );
         let seen = vec![format!("each of them binds {socket}")];
         let hint = "add --no-control-socket to the command, or take XDG_RUNTIME_DIR out of `environment`: laneway gives each its own";
         let is_between_lanes = lanes.iter().any(|(_, holders)| names(holders) == parties);

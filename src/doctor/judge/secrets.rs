@@ -18,7 +18,8 @@ pub fn judge(evidence: &Evidence<'_>) -> Verdict {
         verdict.unseen.push(format!("{}: no secret is made yet", and(&missing)));
     }
     if !made.is_empty() {
-        verdict.seen = Some(format!("{}, all different, long, and readable by their owner alone", count(made.len(), "secret")));
+        verdict.seen =
+            Some(format!("{}, all different, long, and readable by their owner alone", count(made.len(), "secret")));
     }
     for instance in &made {
         file(instance, &mut verdict);
@@ -29,7 +30,12 @@ pub fn judge(evidence: &Evidence<'_>) -> Verdict {
         let files = holders.iter().map(|(instance, ())| instance.spec.facts.secret_file.display().to_string());
         let what = format!("{} have the same secret: who can sign for one can sign for the other", and(&parties));
         let files = files.map(|file| format!("{file} holds it")).collect();
-        verdict.findings.push(fault(parties, what, files, "remove all but one of the files, and restart: laneway makes new ones"));
+        verdict.findings.push(fault(
+            parties,
+            what,
+            files,
+            "remove all but one of the files, and restart: laneway makes new ones",
+        ));
     }
     used(evidence, &mut verdict);
     verdict
@@ -43,7 +49,11 @@ fn file(instance: &Instance<'_>, verdict: &mut Verdict) {
         verdict.findings.push(fault(vec![name.clone()], format!("{what} {name}"), vec![seen], hint));
     };
     if let Some(error) = &secret.error {
-        find("nobody can read the secret of", format!("{path}: {error}"), "put it right, or remove it: laneway makes a new one".to_owned());
+        find(
+            "nobody can read the secret of",
+            format!("{path}: {error}"),
+            "put it right, or remove it: laneway makes a new one".to_owned(),
+        );
         return;
     }
     if secret.mode & 0o177 != 0 {
@@ -52,7 +62,11 @@ fn file(instance: &Instance<'_>, verdict: &mut Verdict) {
     }
     if secret.length < SHORTEST || secret.distinct < FEWEST {
         let seen = format!("{path} holds {} characters, {} different ones", secret.length, secret.distinct);
-        find("weak is the secret of", seen, format!("remove {path} and restart: laneway makes one of 64 random characters"));
+        find(
+            "weak is the secret of",
+            seen,
+            format!("remove {path} and restart: laneway makes one of 64 random characters"),
+        );
     }
 }
 

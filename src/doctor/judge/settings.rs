@@ -92,7 +92,10 @@ fn cache(setting: &CacheSetting) -> Option<String> {
     if kind.starts_with("filebased") {
         return Some(location);
     }
-    Some(format!("{location} with the prefix {}", if setting.key_prefix.is_empty() { "\"\"" } else { &setting.key_prefix }))
+    Some(format!(
+        "{location} with the prefix {}",
+        if setting.key_prefix.is_empty() { "\"\"" } else { &setting.key_prefix }
+    ))
 }
 
 fn text(value: &str) -> Option<String> {
@@ -107,7 +110,8 @@ pub fn judge(evidence: &Evidence<'_>) -> Verdict {
     if asked.is_empty() {
         return verdict;
     }
-    verdict.seen = Some(format!("{} of {}, each its lane's", count(SUBJECTS.len(), "setting"), count(asked.len(), "instance")));
+    verdict.seen =
+        Some(format!("{} of {}, each its lane's", count(SUBJECTS.len(), "setting"), count(asked.len(), "instance")));
     for subject in &SUBJECTS {
         let real = || asked.iter().filter_map(|(instance, settings)| Some(((subject.real)(settings)?, *instance, ())));
         let mut told: Vec<String> = Vec::new();
@@ -118,15 +122,19 @@ pub fn judge(evidence: &Evidence<'_>) -> Verdict {
             let what = format!("{} have one {}", and(&parties), subject.name);
             verdict.findings.push(fault(parties, what, seen, format!("in the settings: {}", subject.line)));
         }
+        let (mut parties, mut seen) = (Vec::new(), Vec::new());
         for (value, instance, ()) in real() {
             let name = instance.spec.name.to_string();
             let Some(planned) = (subject.planned)(instance) else { continue };
-            if value == planned || told.contains(&name) || is_same_file(&value, &planned) {
-                continue;
+            if value != planned && !told.contains(&name) && !is_same_file(&value, &planned) {
+                seen.push(format!("{name}: {} is {value}, its lane's is {planned}", subject.name));
+                parties.push(name);
             }
-            let seen = vec![format!("{} is {value}", subject.name), format!("the lane's is {planned}")];
-            let what = format!("{name} minds its lane's {} not: only luck keeps it apart", subject.name);
-            verdict.findings.push(risk(vec![name], what, seen, format!("in the settings: {}", subject.line)));
+        }
+        if !parties.is_empty() {
+            let what =
+                format!("the {} of {} is not that of the lane: only luck keeps it apart", subject.name, and(&parties));
+            verdict.findings.push(risk(parties, what, seen, format!("in the settings: {}", subject.line)));
         }
     }
     verdict
