@@ -133,8 +133,22 @@ pub fn database(evidence: &Evidence<'_>) -> Verdict {
     };
     let (writers, silent): (Vec<&Instance<'_>>, Vec<_>) =
         sqlite.iter().filter(|instance| instance.write.got().is_some()).partition(|instance| wrote(instance));
+    let (failing, silent): (Vec<_>, Vec<_>) =
+        silent.into_iter().partition(|i| i.write.got().is_some_and(|w| w.status >= 500));
     let silent = silent.into_iter().map(|instance| (instance, "asked for a write, it wrote no database"));
     verdict.unseen.extend(reasons(silent));
+    if !failing.is_empty() {
+        let parties: Vec<String> = failing.iter().map(|instance| instance.spec.name.to_string()).collect();
+        let answers = failing.iter().filter_map(|i| Some((i, i.write.got()?)));
+        let seen =
+            answers.map(|(i, write)| format!("{}: GET {} was answered with {}", i.spec.name, write.page, write.status));
+        let what = format!("{} cannot write: asked for it, the answer was an error", and(&parties));
+        let hint = format!(
+            "laneway logs {}: a folder or disk that is read-only, or a service that is gone",
+            parties.join(" ")
+        );
+        verdict.findings.push(fault(parties, what, seen.collect(), hint));
+    }
     if !writers.is_empty() {
         verdict.seen = Some(format!(
             "{} asked for a write, one at a time, and each wrote its own file",

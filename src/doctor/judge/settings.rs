@@ -1,7 +1,7 @@
 //! The settings that an app really has: whether two lanes have one value, and whether it is the lane's.
 
 use super::{Verdict, and, count, fault, names, reasons, risk, shared};
-use crate::doctor::evidence::{CacheSetting, DatabaseSetting, Evidence, Instance, Settings};
+use crate::doctor::evidence::{Asked, CacheSetting, DatabaseSetting, Evidence, Instance, Settings};
 use crate::plan::spec::{CacheBackend, Database};
 
 /// One thing that a lane has for itself: what it is called, what the settings say, what the lane says, and how to mend it.
@@ -105,8 +105,22 @@ fn text(value: &str) -> Option<String> {
 /// Each subject once: who shares it, and who has another value than the lane's.
 pub fn judge(evidence: &Evidence<'_>) -> Verdict {
     let asked: Vec<_> = evidence.instances.iter().filter_map(|i| Some((i, i.settings.got()?))).collect();
-    let why = evidence.instances.iter().filter_map(|i| Some((i, i.settings.why_not()?)));
+    let why = evidence.instances.iter().filter_map(|i| match &i.settings {
+        Asked::Not(why) => Some((i, why.as_str())),
+        Asked::Failed(_) | Asked::Got(_) => None,
+    });
     let mut verdict = Verdict { unseen: reasons(why), ..Verdict::default() };
+    let failed = evidence.instances.iter().filter_map(|i| match &i.settings {
+        Asked::Failed(why) => Some((i.spec.name.to_string(), why)),
+        Asked::Not(_) | Asked::Got(_) => None,
+    });
+    let (parties, seen): (Vec<String>, Vec<String>) =
+        failed.map(|(name, why)| (name.clone(), format!("{name}: {why}"))).unzip();
+    if !parties.is_empty() {
+        let what =
+            format!("the settings of {} cannot be asked for: a server that ended would not start again", and(&parties));
+        verdict.findings.push(risk(parties, what, seen, "mend the settings"));
+    }
     if asked.is_empty() {
         return verdict;
     }
