@@ -4,4 +4,6 @@
 //! block, so the supervisor calls them on a thread of their own. `upkeep` and `doctor` stand on them.
 
 pub mod django;
+pub mod postgres;
 pub mod redis;
+pub mod sqlite;
