@@ -12,6 +12,7 @@ mod clone;
 pub mod compress;
 pub mod driver;
 mod durable;
+pub mod exchange;
 pub mod handle;
 pub mod home;
 mod http;

@@ -345,8 +345,6 @@ impl Client {
 pub struct Progress {
     /// Keys that the server has looked at, of all prefixes; near the end it may be a little more than there are.
     pub looked_at: u64,
-    /// Keys that fit so far.
-    pub found: u64,
     /// Keys that are gone so far.
     pub removed: u64,
 }
@@ -468,11 +466,27 @@ impl Connection {
     ///
     /// # Errors
     /// When the server stops answering.
-    pub fn walk(&mut self, start: &str, mut see: impl FnMut(&[u8])) -> Result<(), Error> {
+    pub fn walk(&mut self, start: &str, see: impl FnMut(&[u8])) -> Result<(), Error> {
+        self.walk_and_tell(start, see, |_| {})
+    }
+
+    /// The same; `told` hears how far it is.
+    ///
+    /// # Errors
+    /// When the server stops answering.
+    pub fn walk_and_tell(
+        &mut self,
+        start: &str,
+        mut see: impl FnMut(&[u8]),
+        mut told: impl FnMut(Progress),
+    ) -> Result<(), Error> {
         let pattern = pattern(start);
+        let mut progress = Progress::default();
         let mut cursor = b"0".to_vec();
         loop {
             let (next, keys) = self.scan(&cursor, &pattern, &[])?.0;
+            progress.looked_at += SCAN_COUNT as u64;
+            told(progress);
             for key in &keys {
                 see(key);
             }
@@ -483,41 +497,50 @@ impl Connection {
         }
     }
 
-    /// Removes the keys that begin with `start` and that `pick` wants; `told` hears how far it is. What is written
-    /// meanwhile may stay. Returns how many are gone.
+    /// Removes keys that begin with `start`: those for which `pick` names a bucket. `told` hears how far it is. What is
+    /// written meanwhile may stay. Returns how many are gone of each bucket.
     ///
     /// # Errors
     /// When the server stops answering, or refuses. What was removed until then is gone.
     pub fn remove(
         &mut self,
         start: &str,
-        mut pick: impl FnMut(&[u8]) -> bool,
+        mut pick: impl FnMut(&[u8]) -> Option<usize>,
         mut told: impl FnMut(Progress),
-    ) -> Result<u64, Error> {
+    ) -> Result<BTreeMap<usize, u64>, Error> {
         let pattern = pattern(start);
         let mut progress = Progress::default();
         let (mut cursor, mut is_over) = (b"0".to_vec(), false);
-        let mut waiting: Vec<Vec<u8>> = Vec::new();
-        while !is_over || !waiting.is_empty() {
-            let count = waiting.len().min(UNLINK_BATCH);
-            let gone: Vec<_> = waiting.drain(..count).collect();
-            let removed = if is_over || waiting.len() >= UNLINK_BATCH {
-                self.unlink(&gone)?
+        let mut waiting: BTreeMap<usize, Vec<Vec<u8>>> = BTreeMap::new();
+        let mut gone = BTreeMap::new();
+        loop {
+            let fullest = waiting.iter_mut().max_by_key(|(_, keys)| keys.len()).filter(|(_, keys)| !keys.is_empty());
+            let is_empty = fullest.is_none();
+            let (bucket, batch) = fullest.map_or((0, Vec::new()), |(bucket, keys)| {
+                (*bucket, keys.split_off(keys.len().saturating_sub(UNLINK_BATCH)))
+            });
+            let left: usize = waiting.values().map(Vec::len).sum();
+            let removed = if is_over && is_empty {
+                return Ok(gone);
+            } else if is_over || left > UNLINK_BATCH {
+                self.unlink(&batch)?
             } else {
                 // What goes and what comes in one round trip.
-                let ((next, keys), removed) = self.scan(&cursor, &pattern, &gone)?;
+                let ((next, keys), removed) = self.scan(&cursor, &pattern, &batch)?;
                 progress.looked_at += SCAN_COUNT as u64;
-                let before = waiting.len();
-                waiting.extend(keys.into_iter().filter(|key| pick(key)));
-                progress.found += (waiting.len() - before) as u64;
+                for key in keys {
+                    if let Some(bucket) = pick(&key) {
+                        waiting.entry(bucket).or_default().push(key);
+                    }
+                }
                 is_over = next == b"0";
                 cursor = next;
                 removed
             };
+            *gone.entry(bucket).or_default() += removed;
             progress.removed += removed;
             told(progress);
         }
-        Ok(progress.removed)
     }
 
     fn unlink(&mut self, keys: &[Vec<u8>]) -> Result<u64, Error> {
