@@ -27,7 +27,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Verdict {
             }
             Err(why) => {
                 let what = format!("the Redis of {} cannot be looked at", and(&store.users));
-                verdict.findings.push(risk(store.users.clone(), what, vec![why.clone()], "laneway cache status"));
+                verdict.findings.push(fault(store.users.clone(), what, vec![why.clone()], "laneway cache status"));
             }
         }
     }
