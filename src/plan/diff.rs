@@ -106,6 +106,7 @@ pub fn needs_restart(was: &Spec, is: &Spec) -> bool {
         stop_grace_period: _,
         depends_on: _,
         logging: _,
+        database_setup: _,
     } = was;
     (facts, command, working_dir, environment, pre_start)
         != (&was.facts, &was.command, &was.working_dir, &was.environment, &was.pre_start)
