@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// From the ground up.
 const ROOMS: [&str; 14] = [
-    "model", "keeper", "config", "plan", "services", "export", "machine", "view", "runtime", "upkeep", "doctor", "control",
-    "daemon", "cli",
+    "model", "keeper", "config", "plan", "services", "export", "machine", "view", "runtime", "upkeep", "doctor",
+    "control", "daemon", "cli",
 ];
 
 /// Rooms that may name fewer than all below them.
