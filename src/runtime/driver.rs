@@ -17,6 +17,8 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::sleep_until;
 use tracing::{error, info};
 
+use super::audit::{Act, Door, Ending};
+use super::auditor::Auditor;
 use super::care::{Care, Line};
 use super::clock::{Clock, wall_clock};
 use super::handle::{Handle, Order};
@@ -83,6 +85,8 @@ pub struct Tools {
     pub keeper: Arc<KeeperLink>,
     /// Checks health.
     pub prober: Prober,
+    /// Writes down what people wish.
+    pub auditor: Auditor,
 }
 
 /// The tree of a run, and its socket once it was seen.
@@ -211,6 +215,7 @@ impl Driver {
                 () = heard(&mut term) => self.go_down("SIGTERM"),
                 () = heard(&mut interrupt) => self.go_down("SIGINT"),
                 () = heard(&mut hangup) => {
+                    self.note_signal("apply", "SIGHUP");
                     self.hang_up();
                     Vec::new()
                 }
@@ -231,9 +236,19 @@ impl Driver {
 
     fn go_down(&mut self, why: &str) -> Vec<Action> {
         info!("{why}: going down");
+        if !self.fleet.is_ending() {
+            self.note_signal("down", why);
+        }
         // Never without grace: a service manager sends one signal to the keeper, which hands it on, and one to us.
         let id = self.next_request();
         self.step(Event::Request { id, request: Request::Down { now: false } })
+    }
+
+    /// A signal does not say whose it is, and nobody waits for its end.
+    fn note_signal(&self, verb: &str, signal: &str) {
+        let (verb, detail) = (verb.to_owned(), Some(signal.to_owned()));
+        let act = Act { door: Door::Signal, peer: None, verb, instances: vec!["*".to_owned()], detail };
+        self.tools.auditor.note(act, Ending { outcome: "taken", detail: None });
     }
 
     /// A name for a request that came without: no supervisor of this boot has used it.

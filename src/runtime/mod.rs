@@ -1,6 +1,8 @@
 //! The IO shell around `machine`: processes, sockets, files, the clock. It carries out orders and reports facts; it
 //! decides nothing. `daemon` sets it up; `cli` uses its pieces that need no runtime.
 
+pub mod audit;
+pub mod auditor;
 mod beneath;
 mod birth;
 pub mod care;
