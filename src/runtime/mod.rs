@@ -1,6 +1,8 @@
 //! The IO shell around `machine`: processes, sockets, files, the clock. It carries out orders and reports facts; it
 //! decides nothing. `daemon` sets it up; `cli` uses its pieces that need no runtime.
 
+pub mod audit;
+pub mod auditor;
 mod beneath;
 mod birth;
 pub mod care;
@@ -22,6 +24,7 @@ pub mod look;
 mod memory;
 pub mod probe;
 pub mod processes;
+pub mod publisher;
 pub mod records;
 pub mod registry;
 pub mod reload;
