@@ -121,8 +121,16 @@ pub enum Verb {
     /// Where the fleet runs: what its servers have open, write, listen on, set as cookies, have in their environment. Each
     /// is asked for a few pages and one write. Where it does not: the file, the disk, and the settings of the app.
     Doctor(Doctor),
+    /// Show who wished what, when, and how it ended
+    ///
+    /// Every act that goes through laneway is in it: starts, stops, signals, changes of the file, commands in a lane.
+    Audit(Audit),
     /// Print a JSON Schema of the file, for editors
     Schema,
+    /// Look into caches, and clear them
+    ///
+    /// Whatever the store is: only what belongs to the instances that are named is touched.
+    Cache(Cache),
     /// Make the fleet a service of systemd
     ///
     /// It starts at boot, and what is killed is replaced.
@@ -433,6 +441,113 @@ pub struct Doctor {
     pub json: bool,
 }
 
+/// `audit`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Audit {
+    /// Check instead of show.
+    #[command(subcommand)]
+    pub check: Option<AuditCheck>,
+    /// So many of the last acts, or `all`
+    #[arg(short = 'n', long, value_name = "ACTS", default_value = "50", value_parser = lines)]
+    pub lines: usize,
+    /// Only acts since then: 2h (ago), 2026-11-21, 2026-11-21T17:20:00Z
+    #[arg(long, value_name = "TIME", value_parser = point_in_time)]
+    pub since: Option<PointInTime>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is checked.
+#[derive(Debug, Subcommand)]
+pub enum AuditCheck {
+    /// Follow the chain of hashes; the first line that is not as it was written is named
+    Verify(AuditVerify),
+}
+
+/// `audit verify`.
+#[derive(Debug, Args)]
+pub struct AuditVerify {
+    /// A head that an earlier `verify` printed and that was kept elsewhere: it must be in the chain
+    #[arg(long, value_name = "HASH")]
+    pub head: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A point in time, in UTC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PointInTime {
+    /// So long ago.
+    Ago(std::time::Duration),
+    /// This one, as RFC 3339 writes it.
+    At(String),
+}
+
+/// `cache`.
+#[derive(Debug, Args)]
+pub struct Cache {
+    /// What to do with them
+    #[command(subcommand)]
+    pub verb: CacheVerb,
+}
+
+/// What to do with caches.
+#[derive(Debug, Subcommand)]
+pub enum CacheVerb {
+    /// Show where each instance caches, what is in it, and how the store is
+    Status(CacheStatus),
+    /// Clear what instances have cached, after a question
+    Clear(CacheClear),
+}
+
+/// `cache status`.
+#[derive(Debug, Args)]
+pub struct CacheStatus {
+    /// Instances, globs or presets [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `cache clear`.
+#[derive(Debug, Args)]
+#[command(override_usage = "laneway cache clear [OPTIONS] <NAME>...\n       laneway cache clear [OPTIONS] --all")]
+pub struct CacheClear {
+    /// Instances, globs or presets
+    #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
+    pub names: Vec<String>,
+    /// All of this file; other projects keep theirs
+    #[arg(long)]
+    pub all: bool,
+    /// What to clear
+    #[arg(long = "type", value_enum, value_name = "TYPE", default_value = "all")]
+    pub kind: CacheKind,
+    /// Say what would go, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Without the question
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// What is cleared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CacheKind {
+    /// What is cached, and all sessions: everybody has to log in again
+    All,
+    /// What is cached, but sessions
+    Django,
+    /// All sessions, in the cache and in the database
+    Session,
+    /// Static files: collected anew beside the old ones, then exchanged with them
+    Static,
+}
+
 /// `install-service`.
 #[derive(Debug, Args)]
 pub struct InstallService {
@@ -488,4 +603,14 @@ fn seconds_or_words(text: &str) -> Result<std::time::Duration, String> {
 
 fn lines(text: &str) -> Result<usize, String> {
     if text == "all" { Ok(usize::MAX) } else { text.parse().map_err(|_| "a number, or `all`".to_owned()) }
+}
+
+fn point_in_time(text: &str) -> Result<PointInTime, String> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return Ok(PointInTime::Ago(ago));
+    }
+    let day = format!("{text}T00:00:00Z");
+    let at = [text, day.as_str()].into_iter().find_map(|text| humantime::parse_rfc3339_weak(text).ok());
+    let at = at.map(|at| PointInTime::At(humantime::format_rfc3339_millis(at).to_string()));
+    at.ok_or_else(|| "a duration such as 2h, a day, or 2026-11-21T17:20:00Z (UTC)".to_owned())
 }

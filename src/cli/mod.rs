@@ -3,6 +3,8 @@
 mod apply;
 mod args;
 mod attached;
+mod audit;
+mod cache;
 mod completions;
 mod ctl;
 mod doctor;
@@ -118,7 +120,9 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Config(arguments) => settings::config(&fleet, &arguments),
         Verb::Check(arguments) => settings::check(&fleet, &arguments),
         Verb::Doctor(arguments) => doctor::run(&fleet, &arguments),
+        Verb::Audit(arguments) => audit::run(&fleet, &arguments),
         Verb::Schema => schema::run(),
+        Verb::Cache(arguments) => cache::run(&fleet, &arguments),
         Verb::InstallService(arguments) => service::install(&fleet, &arguments),
         Verb::UninstallService(arguments) => service::uninstall(&fleet, &arguments),
         Verb::Other(words) => other(&place, &values, &words),

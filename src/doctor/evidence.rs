@@ -25,6 +25,8 @@ pub struct Evidence<'a> {
     pub foreign: Vec<Collision>,
     /// The Redis servers that the plan names, each with its database.
     pub stores: Vec<Store>,
+    /// The PostgreSQL servers that the plan names.
+    pub database_servers: Vec<DatabaseServer>,
     /// What other fleets' keys begin with.
     pub foreign_prefixes: Vec<String>,
     /// Who listens, on whatever port.
@@ -192,6 +194,30 @@ pub struct StoreContent {
     pub starts: BTreeMap<String, (usize, String)>,
     /// Who is connected to this database.
     pub clients: Vec<StoreClient>,
+}
+
+/// A PostgreSQL server that instances use.
+pub struct DatabaseServer {
+    /// Host and port.
+    pub server: String,
+    /// Whose databases are planned there.
+    pub users: Vec<String>,
+    /// What was seen while the instances were asked for writes; or why nothing was.
+    pub sessions: Result<Vec<Session>, String>,
+}
+
+/// A kind of session: many of one client count once.
+pub struct Session {
+    /// Which database.
+    pub database: String,
+    /// Which role.
+    pub role: String,
+    /// What the client calls itself; `None` where the asking role may not see it.
+    pub application_name: Option<String>,
+    /// The instance that holds the other end, where that was still there to be looked at.
+    pub instance: Option<String>,
+    /// The other end, for people.
+    pub who: String,
 }
 
 /// A connection to a Redis server.

@@ -2,6 +2,8 @@
 //! decides nothing. `daemon` sets it up; `cli` uses its pieces that need no runtime.
 
 pub mod ask;
+pub mod audit;
+pub mod auditor;
 mod beneath;
 mod birth;
 pub mod care;
@@ -24,6 +26,7 @@ pub mod look;
 mod memory;
 pub mod probe;
 pub mod processes;
+pub mod publisher;
 pub mod records;
 pub mod registry;
 pub mod reload;

@@ -15,13 +15,14 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::database::Trouble;
 use crate::model::{InstanceId, InstanceName};
 use crate::plan::Plan;
 use crate::plan::spec::{CacheBackend, Framework, Spec};
 use crate::runtime::clock::Clock;
 use crate::services::redis::Progress;
 pub use process::{Memory, ask};
-pub use statics::{Collected, collect};
+pub use statics::{Collected, collect, files_in};
 
 /// What is cleared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -52,25 +53,6 @@ impl fmt::Display for Kind {
             Self::Django => "django",
             Self::Session => "session",
         })
-    }
-}
-
-/// What went wrong, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Trouble {
-    /// What happened, and with whom.
-    pub what: String,
-    /// What to do.
-    pub hint: Option<String>,
-}
-
-impl Trouble {
-    fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), hint: None }
-    }
-
-    fn hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The status table: NAME PHASE HEALTH PORT PID UPTIME RESTARTS URL.
+//! Tables. That of the status: NAME PHASE HEALTH PORT PID UPTIME RESTARTS URL.
 
 use std::time::Duration;
 
@@ -35,15 +35,26 @@ pub fn at_rest(instances: &[(String, Option<u16>)]) -> String {
 }
 
 fn rows(rows: impl Iterator<Item = [String; 8]>) -> String {
+    let head = ["NAME", "PHASE", "HEALTH", "PORT", "PID", "UPTIME", "RESTARTS", "URL"];
+    aligned(head, rows, &[3, 4, 6])
+}
+
+/// Any table: one line per row, columns as wide as they need to be, no frame.
+#[must_use]
+pub fn plain<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+    aligned(head, rows.iter().cloned(), &[])
+}
+
+fn aligned<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>, right: &[usize]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["NAME", "PHASE", "HEALTH", "PORT", "PID", "UPTIME", "RESTARTS", "URL"]);
+    table.set_header(head);
     table.add_rows(rows);
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    for right in [3, 4, 6] {
-        if let Some(column) = table.column_mut(right) {
+    for right in right {
+        if let Some(column) = table.column_mut(*right) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }

@@ -1,7 +1,9 @@
 //! The doctor against faults made by hand, one at a time: each is found, with both sides; where there is none, none is.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
 
@@ -398,4 +400,93 @@ fn keys_in_redis_that_are_nobodys_or_a_neighbours_are_found() {
     finds(&doctor(fleet, &["--static"]), &[("settings", "fault", THREE)]);
     drop(redis);
     finds(&doctor(fleet, &[]), &[("redis", "fault", THREE), ("settings", "fault", THREE)]);
+}
+
+const BROWSER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/browser.py");
+
+/// In how many of `rounds` a login on the first instance did not survive a visit to the others.
+fn lost_logins(fleet: &Fleet, rounds: u32) -> u32 {
+    let password = fleet.folder().join("var/chat_main/secrets/staff_password");
+    // A few at a time: a login takes long on purpose, and no command of a test takes longer than its patience.
+    let parts = (0..rounds.div_ceil(5)).map(|part| (rounds - part * 5).min(5));
+    let lost = parts.map(|part| {
+        let mut command = crate::example::python(fleet);
+        command.args([BROWSER, &part.to_string()]).arg(&password);
+        command.args((0..3).map(|number| format!("http://127.0.0.1:{}", fleet.port(number))));
+        fleet.run_command(command).expect(0).out.trim().parse::<u32>().unwrap()
+    });
+    lost.sum()
+}
+
+/// Runs `python` in each lane at the same time, and gives what each prints.
+fn in_each_lane(fleet: &Fleet, python: &str) -> Vec<String> {
+    let started: Vec<_> = THREE
+        .iter()
+        .map(|name| fleet.spawn(&["exec", name, "--", ".venv/bin/python", "manage.py", "shell", "-v", "0", "-c", python]))
+        .collect();
+    started.into_iter().map(|run| run.wait().expect(0).out).collect()
+}
+
+/// Every file beneath, with its content.
+fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(tree(&entry.path()).into_iter().map(|(path, text)| (Path::new(&entry.file_name()).join(path), text)));
+        } else {
+            found.insert(PathBuf::from(entry.file_name()), fs::read(entry.path()).unwrap());
+        }
+    }
+    found
+}
+
+/// `LANEWAY_TEST_ROUNDS=100` for figures.
+#[test]
+fn what_the_doctor_says_is_what_a_browser_sees() {
+    let rounds: u32 = std::env::var("LANEWAY_TEST_ROUNDS").map_or(3, |rounds| rounds.parse().unwrap());
+    let redis = Redis::start();
+    let cache = format!("{{backend: redis, url: \"{}\"}}", redis.url());
+    let example = Example::up(&format!("  test: {{defaults: {{cache: {cache}}}}}\n"));
+    let fleet = &example.fleet;
+    finds(&doctor(fleet, &[]), &[]);
+    assert_eq!(lost_logins(fleet, rounds), 0, "of {rounds}");
+
+    // All three write at once: nobody waits for a lock that another one holds.
+    let asked = rounds * 10;
+    let refused: u32 = thread::scope(|scope| {
+        let writers: Vec<_> = (0..3)
+            .map(|number| {
+                let good = |answer: Option<(u16, String)>| answer.is_some_and(|(status, _)| status == 200);
+                let write = move || (0..asked).filter(|_| !good(get(fleet.port(number), "/health/?write=1"))).count();
+                scope.spawn(write)
+            })
+            .collect();
+        writers.into_iter().map(|writer| u32::try_from(writer.join().unwrap()).unwrap()).sum()
+    });
+    assert_eq!(refused, 0, "of {asked} for each of three");
+
+    // The same hundred names in each: what comes back is one's own.
+    let python = "from django.core.cache import cache; from django.conf import settings; import time; \
+                  mine = settings.INSTANCE_NAME; [cache.set(f'key-{n}', mine) for n in range(100)]; time.sleep(0.5); \
+                  print(sum(cache.get(f'key-{n}') != mine for n in range(100)))";
+    assert_eq!(in_each_lane(fleet, python).iter().map(|lost| lost.trim()).collect::<Vec<_>>(), ["0"; 3]);
+
+    // Each collects into its own folder: 130 files and more with those of the admin site.
+    example.set("INSTALLED_APPS.append('django.contrib.admin')");
+    let collect = "from django.core.management import call_command; \
+                   call_command('collectstatic', interactive=False, clear=True, verbosity=0)";
+    for _ in 0..rounds.div_ceil(10) {
+        in_each_lane(fleet, collect);
+        let trees: Vec<_> = THREE.iter().map(|name| tree(&fleet.state(&format!("{name}/staticfiles_{name}")))).collect();
+        assert!(trees[0].len() > 100 && trees[0] == trees[1] && trees[1] == trees[2], "{:?}", trees[0].keys());
+    }
+    finds(&doctor(fleet, &[]), &[]);
+
+    // The same without names of their own for the cookies: every login is lost, and the doctor says so.
+    fleet.write(&fleet.text().replace("  pre_start:", "  x-pre_start:"));
+    fleet.run(&["apply"]).expect(0);
+    example.set("SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = 'sessionid', 'csrftoken'");
+    example.restart();
+    assert_eq!(lost_logins(fleet, rounds), rounds);
+    assert_eq!(outcome(&doctor(fleet, &[]), "cookies"), "found");
 }

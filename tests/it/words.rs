@@ -2,7 +2,7 @@
 
 use crate::harness::Fleet;
 
-const VERBS: [&str; 21] = [
+const VERBS: [&str; 22] = [
     "apply",
     "upgrade",
     "up",

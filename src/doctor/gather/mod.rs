@@ -1,6 +1,7 @@
 //! Looks: at processes, sockets, files, pages, settings. It judges nothing, changes nothing, and asks each server for a few
 //! pages and one write; every wait has a deadline.
 
+mod databases;
 mod lane;
 mod pages;
 mod processes;
@@ -8,7 +9,7 @@ mod settings;
 mod stores;
 mod writes;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -81,10 +82,13 @@ fn gather<'a>(question: &'a Question<'a>) -> Evidence<'a> {
     };
     // Settings are a process of their own that takes long; meanwhile the pages are asked for, and then the writes, each
     // alone, since what happens is to be known for this one's doing.
-    let (settings, (cookies, writes)) = thread::scope(|scope| {
+    let is_over = AtomicBool::new(!live);
+    let (settings, database_servers, (cookies, writes)) = thread::scope(|scope| {
         let settings = scope.spawn(|| settings::ask(&specs, &processes));
+        let sessions = scope.spawn(|| if live { databases::watch(&specs, &processes, &is_over) } else { Vec::new() });
         let pages = (cookies(&specs, &processes), writes::ask(&specs, &processes));
-        (settings.join().unwrap_or_default(), pages)
+        is_over.store(true, Ordering::Release);
+        (settings.join().unwrap_or_default(), sessions.join().unwrap_or_default(), pages)
     });
     let stores = if live { stores::look(&specs, &processes) } else { Vec::new() };
     let salt = lane::salt();
@@ -109,6 +113,7 @@ fn gather<'a>(question: &'a Question<'a>) -> Evidence<'a> {
         claims: claims.len(),
         foreign,
         stores,
+        database_servers,
         foreign_prefixes: stores::prefixes(&others),
         listeners,
         drift: drift.as_ref(),

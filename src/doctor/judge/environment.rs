@@ -38,8 +38,10 @@ fn one(instance: &Instance<'_>, process: &Process, evidence: &Evidence<'_>, verd
     if !has_any && !is_first {
         return;
     }
-    let different: Vec<&String> =
-        wanted.filter(|(name, value)| real.get(*name) != Some(value)).map(|(n, _)| n).collect();
+    let is_planned = |name: &String, value: &String| {
+        real.get(name).is_some_and(|real| real == value || name == "DATABASE_URL" && without_password(real) == *value)
+    };
+    let different: Vec<&String> = wanted.filter(|(name, value)| !is_planned(name, value)).map(|(n, _)| n).collect();
     let unplanned = real.keys().filter(|n| is_fact(n) && n.as_str() != "SECRET_KEY" && !planned.contains_key(*n));
     let mut names: Vec<String> = different.into_iter().chain(unplanned).cloned().collect();
     names.sort();
@@ -72,6 +74,15 @@ fn one(instance: &Instance<'_>, process: &Process, evidence: &Evidence<'_>, verd
     let hint = "take out what sets these in the command or a wrapper around it; where the plan has changed since, \
                 laneway restart";
     verdict.findings.push(fault(parties, what, seen, format!("{hint} {name}")));
+}
+
+/// A URL as the plan has it where laneway makes the role: its password is added at the start.
+fn without_password(url: &str) -> String {
+    let login = url.split_once("://").and_then(|(_, rest)| rest.split_once('@'));
+    match login.and_then(|(login, _)| login.split_once(':')) {
+        Some((_, password)) => url.replacen(&format!(":{password}@"), "@", 1),
+        None => url.to_owned(),
+    }
 }
 
 /// Whose value that is, if it is that of another lane and not one that all share.

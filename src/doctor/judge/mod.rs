@@ -9,6 +9,7 @@ mod lanes;
 mod options;
 mod ports;
 mod secrets;
+mod sessions;
 mod settings;
 mod stores;
 
@@ -32,7 +33,7 @@ const fn live(id: &'static str, judge: fn(&Evidence<'_>) -> Verdict) -> Check {
     Check { id, is_live: true, judge }
 }
 
-const CHECKS: [Check; 13] = [
+const CHECKS: [Check; 14] = [
     fixed("claims", lanes::claims),
     fixed("folders", lanes::folders),
     fixed("secrets", secrets::judge),
@@ -45,6 +46,7 @@ const CHECKS: [Check; 13] = [
     live("database", files::database),
     live("cookies", cookies::judge),
     live("redis", stores::judge),
+    live("sessions", sessions::judge),
     live("drift", drift::judge),
 ];
 

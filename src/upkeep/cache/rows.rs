@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::{Cleared, Count, Kind, Lane, Status, Trouble};
 use crate::plan::spec::Database;
+use crate::runtime::lane::database_url;
 use crate::services::django::SESSION_TABLE;
-use crate::services::postgres::{PostgresError, Server, identifier, literal};
-use crate::services::sqlite::{self, SqliteError};
+use crate::services::postgres::{Server, identifier, literal};
+use crate::services::sqlite;
 
 /// For connecting, and for each statement.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,8 +29,9 @@ impl<'a> Rows<'a> {
             Database::Sqlite { path } if !path.exists() => Ok(None),
             Database::Sqlite { path } => Ok(Some(Self::Sqlite(path))),
             Database::Postgres { url, .. } => {
-                // The environment holds the URL that the app gets.
-                let url = lane.owner.environment.get("DATABASE_URL").unwrap_or(url);
+                // As the app does it, with the password of the lane's role.
+                let own = database_url(lane.owner).map_err(|error| Trouble::new(error.to_string()))?;
+                let url = own.as_deref().unwrap_or(url);
                 Ok(Some(Self::Postgres(Box::new(Server::connect(url, ASKER, PATIENCE)?))))
             }
         }
@@ -56,18 +58,6 @@ impl<'a> Rows<'a> {
             Self::Postgres(_) => self.count(&format!("SELECT count(*) FROM pg_tables WHERE tablename = {table}"))?,
         };
         Ok(found > 0)
-    }
-}
-
-impl From<SqliteError> for Trouble {
-    fn from(error: SqliteError) -> Self {
-        Self { what: error.to_string(), hint: error.hint.map(str::to_owned) }
-    }
-}
-
-impl From<PostgresError> for Trouble {
-    fn from(error: PostgresError) -> Self {
-        Self { what: error.to_string(), hint: error.hint }
     }
 }
 
