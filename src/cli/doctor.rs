@@ -1,6 +1,7 @@
 //! `laneway doctor`: what runs, or would run, examined; the report for people and for programs.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 
@@ -10,6 +11,7 @@ use super::out::println;
 use super::place::Fleet;
 use super::report::{DONE, FAILED, Failure};
 use crate::doctor::{CheckReport, Finding, Outcome, Question, Report, Severity, examine};
+use crate::model::in_words;
 use crate::plan::{self, Callers, Change};
 use crate::runtime::home::Home;
 use crate::view::snapshot::FleetStatus;
@@ -81,7 +83,7 @@ fn show(report: &Report) {
     } else {
         format!(", {skipped} of {} checks had nothing to look at", report.checks.len())
     };
-    println!("\n{end}{skipped} ({} ms)", report.milliseconds);
+    println!("\n{end}{skipped} ({})", in_words(Duration::from_millis(report.milliseconds)));
 }
 
 /// A check that found nothing, with what it could not look at.
