@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
 
 use serde_json::Value;
 
 use crate::example::chat;
-use crate::harness::{Fleet, Stranger, get};
+use crate::harness::{DEFAULTS, Fleet, PATIENCE, Stranger, get, wait_until};
+use crate::postgres_server::Postgres;
 use crate::redis_server::Redis;
 
 /// `doctor --json`, with its exit code held to what it says.
@@ -107,7 +109,7 @@ fn ports_that_are_not_as_planned_are_found() {
     fleet.run(&["doctor"]).expect(1).shows(&[&format!("pid {}", stranger.id()), "hint: end pid"]);
     drop(stranger);
     fleet.run(&["up", "-d", "--wait"]).expect(0);
-    assert!(crate::harness::wait_until(crate::harness::PATIENCE, || get(fleet.port(3), "/health/").is_some()));
+    assert!(wait_until(PATIENCE, || get(fleet.port(3), "/health/").is_some()));
     finds(&doctor(&fleet, &[]), &[("ports", "fault", &["a"]), ("ports", "risk", &["a"])]);
     finds(&doctor(&fleet, &["b"]), &[]);
     // One takes the other's port, beside its own.
@@ -402,6 +404,49 @@ fn keys_in_redis_that_are_nobodys_or_a_neighbours_are_found() {
     finds(&doctor(fleet, &[]), &[("redis", "fault", THREE), ("settings", "fault", THREE)]);
 }
 
+#[test]
+fn sessions_in_a_neighbours_database_are_found() {
+    let postgres = Postgres::start();
+    for name in ["own_erp_a", "own_erp_b", "elsewhere"] {
+        postgres.sql(&format!("CREATE DATABASE {name}"));
+    }
+    let server = postgres.superuser_url().replace("/postgres", "");
+    let mut fleet = Fleet::raw(&format!(
+        "{}  database: {{engine: postgres, url: \"${{SERVER}}\"}}\ninstances:\n  a: {{port: $0}}\n  b: {{port: $1}}\n",
+        DEFAULTS.replace("name: it", "name: own")
+    ));
+    fleet.set("SERVER", &server);
+    fleet.up();
+    let session = |database: &str, name: &str| {
+        let running = postgres.session(&format!("{server}/{database}?application_name={name}"));
+        let asked = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'");
+        assert!(wait_until(PATIENCE, || postgres.sql(&asked) != "0"), "{name} never connected");
+        running
+    };
+    let end = |mut running: Child| {
+        drop(running.stdin.take());
+        running.wait().unwrap();
+    };
+    let report = doctor(&fleet, &[]);
+    finds(&report, &[]);
+    assert_eq!(outcome(&report, "sessions"), "skipped");
+    let good = [session("own_erp_a", "own_a"), session("own_erp_b", "own_b")];
+    let report = doctor(&fleet, &[]);
+    finds(&report, &[]);
+    assert_eq!(outcome(&report, "sessions"), "passed");
+    let bad = session("own_erp_a", "own_b");
+    finds(&doctor(&fleet, &[]), &[("sessions", "fault", &["b", "a"])]);
+    finds(&doctor(&fleet, &["b"]), &[("sessions", "fault", &["b", "a"])]);
+    end(bad);
+    let bad = [session("elsewhere", "own_a"), session("own_erp_b", "psql_of_somebody")];
+    finds(&doctor(&fleet, &[]), &[("sessions", "fault", &["a"]), ("sessions", "risk", &["b"])]);
+    good.into_iter().chain(bad).for_each(end);
+    postgres.crash();
+    finds(&doctor(&fleet, &[]), &[("sessions", "fault", &["a", "b"])]);
+    assert!(!doctor(&fleet, &[]).to_string().contains("geheim"));
+    postgres.come_back();
+}
+
 const BROWSER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/browser.py");
 
 /// In how many of `rounds` a login on the first instance did not survive a visit to the others.
@@ -422,7 +467,9 @@ fn lost_logins(fleet: &Fleet, rounds: u32) -> u32 {
 fn in_each_lane(fleet: &Fleet, python: &str) -> Vec<String> {
     let started: Vec<_> = THREE
         .iter()
-        .map(|name| fleet.spawn(&["exec", name, "--", ".venv/bin/python", "manage.py", "shell", "-v", "0", "-c", python]))
+        .map(|name| {
+            fleet.spawn(&["exec", name, "--", ".venv/bin/python", "manage.py", "shell", "-v", "0", "-c", python])
+        })
         .collect();
     started.into_iter().map(|run| run.wait().expect(0).out).collect()
 }
@@ -432,7 +479,9 @@ fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
         if entry.file_type().unwrap().is_dir() {
-            found.extend(tree(&entry.path()).into_iter().map(|(path, text)| (Path::new(&entry.file_name()).join(path), text)));
+            found.extend(
+                tree(&entry.path()).into_iter().map(|(path, text)| (Path::new(&entry.file_name()).join(path), text)),
+            );
         } else {
             found.insert(PathBuf::from(entry.file_name()), fs::read(entry.path()).unwrap());
         }
@@ -477,7 +526,8 @@ fn what_the_doctor_says_is_what_a_browser_sees() {
                    call_command('collectstatic', interactive=False, clear=True, verbosity=0)";
     for _ in 0..rounds.div_ceil(10) {
         in_each_lane(fleet, collect);
-        let trees: Vec<_> = THREE.iter().map(|name| tree(&fleet.state(&format!("{name}/staticfiles_{name}")))).collect();
+        let trees: Vec<_> =
+            THREE.iter().map(|name| tree(&fleet.state(&format!("{name}/staticfiles_{name}")))).collect();
         assert!(trees[0].len() > 100 && trees[0] == trees[1] && trees[1] == trees[2], "{:?}", trees[0].keys());
     }
     finds(&doctor(fleet, &[]), &[]);

@@ -2,7 +2,7 @@
 
 use crate::harness::Fleet;
 
-const VERBS: [&str; 22] = [
+const VERBS: [&str; 21] = [
     "apply",
     "upgrade",
     "up",

@@ -26,7 +26,7 @@ fn servers<'a>(specs: &[&'a Spec]) -> BTreeMap<String, (Option<String>, Vec<&'a 
         let Database::Postgres { url, .. } = &spec.facts.database else { continue };
         let (open, users) = found.entry(address(url)).or_default();
         users.push(spec);
-        match &spec.facts.database_setup {
+        match &spec.database_setup {
             Some(DatabaseSetup::Create { admin_url, .. }) => *open = Some(admin_url.clone()),
             // Only where the password is there already: a doctor makes none.
             Some(DatabaseSetup::Copy { .. }) | None if open.is_none() => {
@@ -47,11 +47,15 @@ fn address(url: &str) -> String {
 
 /// Looks until `is_over`, once at least.
 pub fn watch(specs: &[&Spec], found: &[Vec<Process>], is_over: &AtomicBool) -> Vec<DatabaseServer> {
-    let mut servers: Vec<_> = servers(specs).into_iter().map(|(name, (url, users))| {
-        let opened = url.ok_or_else(|| "its lanes have no login yet".to_owned());
-        let opened = opened.and_then(|url| Server::connect(&url, "laneway doctor", PATIENCE).map_err(|error| error.to_string()));
-        (name, users, opened, BTreeSet::new())
-    }).collect();
+    let mut servers: Vec<_> = servers(specs)
+        .into_iter()
+        .map(|(name, (url, users))| {
+            let opened = url.ok_or_else(|| "its lanes have no login yet".to_owned());
+            let opened = opened
+                .and_then(|url| Server::connect(&url, "laneway doctor", PATIENCE).map_err(|error| error.to_string()));
+            (name, users, opened, BTreeSet::new())
+        })
+        .collect();
     loop {
         let is_last = is_over.load(Ordering::Acquire);
         for (_, users, opened, seen) in &mut servers {
@@ -94,9 +98,8 @@ fn here(sessions: Vec<postgres::Session>, users: &[&Spec]) -> Vec<postgres::Sess
             Database::Sqlite { .. } => false,
         })
     };
-    let is_own = |session: &postgres::Session| {
-        session.application_name.as_ref().is_some_and(|name| name.starts_with("laneway"))
-    };
+    let is_own =
+        |session: &postgres::Session| session.application_name.as_ref().is_some_and(|name| name.starts_with("laneway"));
     sessions.into_iter().filter(|session| is_ours(session) && !is_own(session)).collect()
 }
 
@@ -117,7 +120,8 @@ impl Holders {
         let ends = sockets::connected().unwrap_or_default();
         let sockets = ends.into_iter().map(|end| (end.address, u64::from(end.inode))).collect();
         let mut instances = HashMap::new();
-        for (at, process) in found.iter().enumerate().flat_map(|(at, all)| all.iter().map(move |process| (at, process))) {
+        for (at, process) in found.iter().enumerate().flat_map(|(at, all)| all.iter().map(move |process| (at, process)))
+        {
             // Anew: it may have connected since.
             let held = processes::descriptors(process.pid).sockets;
             instances.extend(held.into_iter().map(|socket| (socket, (at, process.pid))));
@@ -142,7 +146,9 @@ fn sessions(seen: BTreeSet<Key>, holders: &Holders, specs: &[&Spec]) -> Vec<Sess
             known.database == database && known.role == role && known.application_name == application_name
         };
         match sessions.iter_mut().find(|known| is_known(known)) {
-            Some(known) if known.instance.is_none() && instance.is_some() => (known.instance, known.who) = (instance, who),
+            Some(known) if known.instance.is_none() && instance.is_some() => {
+                (known.instance, known.who) = (instance, who)
+            }
             Some(known) if known.instance == instance || instance.is_none() => {}
             _ => sessions.push(Session { database, role, application_name, instance, who }),
         }

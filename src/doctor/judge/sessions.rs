@@ -21,7 +21,10 @@ pub fn judge(evidence: &Evidence<'_>) -> Verdict {
     let mut seen = 0;
     for server in &evidence.database_servers {
         let planned: Vec<Planned<'_>> = evidence.instances.iter().filter_map(planned).collect();
-        let planned: Vec<_> = planned.into_iter().filter(|p| server.users.iter().any(|user| user == p.instance.spec.name.as_str())).collect();
+        let planned: Vec<_> = planned
+            .into_iter()
+            .filter(|p| server.users.iter().any(|user| user == p.instance.spec.name.as_str()))
+            .collect();
         match &server.sessions {
             Ok(sessions) => {
                 seen += sessions.len();
@@ -36,7 +39,8 @@ pub fn judge(evidence: &Evidence<'_>) -> Verdict {
         }
     }
     if seen > 0 {
-        verdict.seen = Some(format!("{}, each in its lane's database by its lane's role", count(seen, "kind of session")));
+        verdict.seen =
+            Some(format!("{}, each in its lane's database by its lane's role", count(seen, "kind of session")));
         if seen > 1 {
             verdict.seen = Some(format!("{seen} kinds of sessions, each in its lane's database by its lane's role"));
         }
@@ -75,10 +79,15 @@ fn one(server: &str, session: &Session, planned: &[Planned<'_>], verdict: &mut V
     match (party, owner) {
         (Some(party), Some(owner)) if party.instance.spec.facts.lane == owner.instance.spec.facts.lane => {
             if party.role != role {
-                let what = format!("{} is in its database as {role}, and its lane's role is {}", name(party), party.role);
+                let what =
+                    format!("{} is in its database as {role}, and its lane's role is {}", name(party), party.role);
                 verdict.findings.push(risk(vec![name(party)], what, vec![seen], hint));
             } else if application_name.as_deref().is_some_and(|real| real != party.application_name) {
-                let what = format!("{} calls its sessions {shown}, and its lane's name for them is {}", name(party), party.application_name);
+                let what = format!(
+                    "{} calls its sessions {shown}, and its lane's name for them is {}",
+                    name(party),
+                    party.application_name
+                );
                 let hint = format!("in the settings: OPTIONS[\"application_name\"] = \"{}\"", party.application_name);
                 verdict.findings.push(risk(vec![name(party)], what, vec![seen], hint));
             }
