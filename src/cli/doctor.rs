@@ -1,5 +1,6 @@
 //! `laneway doctor`: what runs, or would run, examined; the report for people and for programs.
 
+use std::fmt::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,18 +24,15 @@ use crate::view::snapshot::FleetStatus;
 pub fn run(fleet: &Fleet, arguments: &Doctor) -> Result<ExitCode, Failure> {
     let home = fleet.running();
     let running_plan = home.as_ref().filter(|_| !arguments.r#static).and_then(Home::running_plan);
-    let (plan, running, drift) = match running_plan {
-        Some(plan) => {
-            let status: FleetStatus = fleet.client()?.status()?;
-            let drift = drift(fleet, &plan);
-            (plan, Some(status), Some(drift))
-        }
+    let (plan, running, drift) = if let Some(plan) = running_plan {
+        let status: FleetStatus = fleet.client()?.status()?;
+        let drift = drift(fleet, &plan);
+        (plan, Some(status), Some(drift))
+    } else {
         // What runs says by which profile.
-        None => {
-            let profile = home.as_ref().and_then(Home::running_plan).and_then(|plan| plan.profile);
-            let profile = fleet.source().profile.clone().or(profile);
-            (fleet.clone().with_profile(profile).plan()?, None, None)
-        }
+        let profile = home.as_ref().and_then(Home::running_plan).and_then(|plan| plan.profile);
+        let profile = fleet.source().profile.clone().or(profile);
+        (fleet.clone().with_profile(profile).plan()?, None, None)
     };
     let home = home.unwrap_or_else(|| Home::of(&plan.state_dir));
     let marker = if home.directory().exists() { home.fleet_id().ok() } else { None };
@@ -111,8 +109,8 @@ fn found(check: &CheckReport, finding: &Finding) -> String {
     let style = Style::new().bold().fg_color(Some(colour.into()));
     let mut text = format!("{style}{word}{style:#}  {}: {}", check.id, finding.what);
     for seen in &finding.evidence {
-        text.push_str(&format!("\n       {seen}"));
+        let _ = write!(text, "\n       {seen}");
     }
-    text.push_str(&format!("\n  hint: {}", finding.hint));
+    let _ = write!(text, "\n  hint: {}", finding.hint);
     text
 }

@@ -109,6 +109,7 @@ pub fn is_fact(name: &str) -> bool {
 }
 
 /// The key that decides over the fact that is called `name` in the environment.
+#[must_use]
 pub fn key_of(name: &str) -> Option<&'static str> {
     TABLE.iter().find(|row| row.name == name).map(|row| row.key)
 }

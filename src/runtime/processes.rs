@@ -258,11 +258,13 @@ pub fn descriptors(pid: u32) -> Descriptors {
         let Some(text) = target.to_str() else { continue };
         if let Some(number) = text.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')) {
             found.sockets.extend(number.parse::<u64>());
-        } else if text.starts_with('/') && !text.ends_with(" (deleted)") && !text.starts_with("/dev/") {
-            if fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_file()) {
-                let writes = may_write(pid, &entry.file_name().to_string_lossy());
-                found.files.push((target, writes));
-            }
+        } else if text.starts_with('/')
+            && !text.ends_with(" (deleted)")
+            && !text.starts_with("/dev/")
+            && fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_file())
+        {
+            let writes = may_write(pid, &entry.file_name().to_string_lossy());
+            found.files.push((target, writes));
         }
     }
     found

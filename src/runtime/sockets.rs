@@ -136,7 +136,7 @@ fn read_messages(mut bytes: &[u8], port: Option<u16>, found: &mut Vec<Listener>)
             NLMSG_DONE => return Ok(false),
             NLMSG_ERROR => return Err(io::Error::other("netlink refuses the question")),
             SOCK_DIAG_BY_FAMILY => {
-                found.extend(read_listener(body).filter(|l| port.is_none_or(|port| l.address.port() == port)))
+                found.extend(read_listener(body).filter(|l| port.is_none_or(|port| l.address.port() == port)));
             }
             _ => {}
         }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -267,8 +268,13 @@ impl Example {
             fleet.write(&format!("{}{profile}", fleet.text()));
         }
         let profile: &[&str] = if profile.is_empty() { &[] } else { &["--profile", "test"] };
-        let up = [&["up", "-d", "--wait", "--wait-timeout", "60s"], profile].concat();
-        fleet.run(&up).expect(0);
+        fleet.run(&[&["up", "-d"], profile].concat()).expect(0);
+        // Several of these may start at once on two cores.
+        let is_healthy = || {
+            let status = fleet.ask_status();
+            status["instances"].as_array().is_some_and(|all| all.iter().all(|instance| instance["health"] == "healthy"))
+        };
+        assert!(wait_until(Duration::from_mins(2), is_healthy), "{}", fleet.own_log());
         let settings = fs::read_to_string(Self::path(&fleet)).unwrap();
         Self { fleet, settings }
     }
@@ -410,7 +416,7 @@ fn sessions_in_a_neighbours_database_are_found() {
     for name in ["own_erp_a", "own_erp_b", "elsewhere"] {
         postgres.sql(&format!("CREATE DATABASE {name}"));
     }
-    let server = postgres.superuser_url().replace("/postgres", "");
+    let server = postgres.superuser_url().strip_suffix("/postgres").unwrap().to_owned();
     let mut fleet = Fleet::raw(&format!(
         "{}  database: {{engine: postgres, url: \"${{SERVER}}\"}}\ninstances:\n  a: {{port: $0}}\n  b: {{port: $1}}\n",
         DEFAULTS.replace("name: it", "name: own")

@@ -11,7 +11,7 @@ use crate::plan::spec::{Database, DatabaseSetup, Spec};
 use crate::runtime::clock::pause;
 use crate::runtime::processes::{self, command_line};
 use crate::runtime::{lane, sockets};
-use crate::services::postgres::{self, Server};
+use crate::services::postgres::{Server, Session as Seen};
 
 /// How long connecting and a question may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -82,13 +82,13 @@ pub fn watch(specs: &[&Spec], found: &[Vec<Process>], is_over: &AtomicBool) -> V
 /// Database, role, what the client calls itself, and where it is.
 type Key = (String, String, Option<String>, Option<String>);
 
-fn key(session: postgres::Session) -> Key {
+fn key(session: Seen) -> Key {
     (session.database, session.role, session.application_name, session.client)
 }
 
 /// Sessions that are some lane's business: in its database, or by its role. Laneway's own are not.
-fn here(sessions: Vec<postgres::Session>, users: &[&Spec]) -> Vec<postgres::Session> {
-    let is_ours = |session: &postgres::Session| {
+fn here(sessions: Vec<Seen>, users: &[&Spec]) -> Vec<Seen> {
+    let is_ours = |session: &Seen| {
         users.iter().any(|spec| match &spec.facts.database {
             Database::Postgres { name, url, application_name } => {
                 *name == session.database
@@ -98,8 +98,7 @@ fn here(sessions: Vec<postgres::Session>, users: &[&Spec]) -> Vec<postgres::Sess
             Database::Sqlite { .. } => false,
         })
     };
-    let is_own =
-        |session: &postgres::Session| session.application_name.as_ref().is_some_and(|name| name.starts_with("laneway"));
+    let is_own = |session: &Seen| session.application_name.as_ref().is_some_and(|name| name.starts_with("laneway"));
     sessions.into_iter().filter(|session| is_ours(session) && !is_own(session)).collect()
 }
 
@@ -147,7 +146,7 @@ fn sessions(seen: BTreeSet<Key>, holders: &Holders, specs: &[&Spec]) -> Vec<Sess
         };
         match sessions.iter_mut().find(|known| is_known(known)) {
             Some(known) if known.instance.is_none() && instance.is_some() => {
-                (known.instance, known.who) = (instance, who)
+                (known.instance, known.who) = (instance, who);
             }
             Some(known) if known.instance == instance || instance.is_none() => {}
             _ => sessions.push(Session { database, role, application_name, instance, who }),

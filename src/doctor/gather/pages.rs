@@ -4,6 +4,7 @@
 //! it needs a runtime, and looks at no header.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -65,13 +66,13 @@ pub fn get(spec: &Spec, path: &str, cookies: &str) -> Result<Answer, String> {
         _ => Vec::new(),
     };
     if !own.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-        head.push_str(&format!("Host: {address}\r\n"));
+        let _ = write!(head, "Host: {address}\r\n");
     }
     for (name, value) in own {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(head, "{name}: {value}\r\n");
     }
     if !cookies.is_empty() {
-        head.push_str(&format!("Cookie: {cookies}\r\n"));
+        let _ = write!(head, "Cookie: {cookies}\r\n");
     }
     head.push_str("\r\n");
     let bytes = exchange(address, &head).map_err(|error| match error.kind() {

@@ -56,8 +56,8 @@ pub fn ask(specs: &[&Spec], processes: &[Vec<Process>]) -> Vec<Asked<Settings>> 
             let name = specs.get(index).map(|spec| spec.name.as_str());
             if let Some(place) = answers.get_mut(index) {
                 match &said {
-                    Ok(lines) => {
-                        let line = lines.iter().find(|line| line.name.as_deref() == name || line.name.is_none());
+                    Ok(said) => {
+                        let line = said.iter().find(|line| line.name.as_deref() == name || line.name.is_none());
                         match line {
                             Some(Line { settings: Some(settings), .. }) => *place = Asked::Got(settings.clone()),
                             Some(Line { error: Some(error), .. }) => {
@@ -146,8 +146,7 @@ fn run(interpreter: &Interpreter, lanes: &[serde_json::Value]) -> Result<Vec<Lin
     command.envs(interpreter.environment.iter().map(|(name, value)| (name, value)));
     let mut salt = [0; 16];
     getrandom::fill(&mut salt).map_err(|error| error.to_string())?;
-    let salt = salt.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let question = json!({"salt": salt, "path": interpreter.path, "lanes": lanes});
+    let question = json!({"salt": u128::from_ne_bytes(salt).to_string(), "path": interpreter.path, "lanes": lanes});
     let question = serde_json::to_vec(&question).map_err(|error| error.to_string())?;
     let said = ask::ask(command, question, PATIENCE).map_err(|error| match error.kind() {
         std::io::ErrorKind::TimedOut => format!("its settings took longer than {} s to load", PATIENCE.as_secs()),

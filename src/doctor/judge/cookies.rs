@@ -33,7 +33,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Verdict {
         verdict.findings.push(fault(parties, what, seen, hint(&cookie)));
     }
     for (instance, cookies) in &asked {
-        for cookie in cookies.iter() {
+        for cookie in *cookies {
             let name = instance.spec.name.to_string();
             let Some(planned) = planned(instance, cookie) else { continue };
             if planned == cookie.name || told.contains(&(name.clone(), cookie.name.clone())) {
