@@ -13,12 +13,17 @@ pub mod keeper;
 pub mod config;
 pub mod plan;
 
+pub mod services;
+
 pub mod export;
 
 pub mod machine;
 pub mod view;
 
 pub mod runtime;
+
+pub mod doctor;
+pub mod upkeep;
 
 pub mod control;
 

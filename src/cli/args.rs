@@ -116,8 +116,21 @@ pub enum Verb {
     Config(Config),
     /// Check the file, and that nothing collides
     Check(Check),
+    /// Look whether the lanes are apart, by what they do
+    ///
+    /// Where the fleet runs: what its servers have open, write, listen on, set as cookies, have in their environment. Each
+    /// is asked for a few pages and one write. Where it does not: the file, the disk, and the settings of the app.
+    Doctor(Doctor),
+    /// Show who wished what, when, and how it ended
+    ///
+    /// Every act that goes through laneway is in it: starts, stops, signals, changes of the file, commands in a lane.
+    Audit(Audit),
     /// Print a JSON Schema of the file, for editors
     Schema,
+    /// Look into caches, and clear them
+    ///
+    /// Whatever the store is: only what belongs to the instances that are named is touched.
+    Cache(Cache),
     /// Make the fleet a service of systemd
     ///
     /// It starts at boot, and what is killed is replaced.
@@ -132,6 +145,12 @@ pub enum Verb {
     Completions(Completions),
     /// Print the manual page, or write one for each verb
     Man(Man),
+    /// Make, look at, migrate, save, put back or drop the databases of lanes
+    #[command(subcommand)]
+    Db(Db),
+    /// Makes what is missing of one lane's database; started by the supervisor
+    #[command(hide = true)]
+    MakeDatabase,
     /// Answers the Tab key; called by what `completions` prints
     #[command(hide = true)]
     Complete {
@@ -389,6 +408,91 @@ pub struct Exec {
     pub command: Vec<String>,
 }
 
+/// `db`. Instances that live in one lane have one database: what is asked of several of them is done once.
+#[derive(Debug, Subcommand)]
+pub enum Db {
+    /// Make what is missing: role and database (create), or the copy of the template
+    ///
+    /// A start does so too.
+    Create(DbCreate),
+    /// Show how they are: size, tables, sessions, what an integrity check finds, backups
+    Status(DbStatus),
+    /// Run Django's migrations in the lane
+    Migrate(DbNames),
+    /// Save them into {state}/backup, while they are in use
+    Backup(DbBackup),
+    /// Put a backup in the place of what is there, which is saved before
+    Restore(DbRestore),
+    /// Remove database and role; backups stay
+    Drop(DbDrop),
+}
+
+/// Some lanes.
+#[derive(Debug, Args)]
+pub struct DbNames {
+    /// Instances, globs or presets [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+/// `db create`.
+#[derive(Debug, Args)]
+pub struct DbCreate {
+    /// Instances, globs or presets [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// A role of that name that is there already, and that laneway did not make for this lane, becomes the lane's
+    #[arg(long, requires = "names")]
+    pub adopt: bool,
+}
+
+/// `db status`.
+#[derive(Debug, Args)]
+pub struct DbStatus {
+    /// Instances, globs or presets [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `db backup`.
+#[derive(Debug, Args)]
+pub struct DbBackup {
+    /// Instances, globs or presets [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Remove all but the newest so many backups of each
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep: Option<u32>,
+}
+
+/// `db restore`.
+#[derive(Debug, Args)]
+pub struct DbRestore {
+    /// The instance
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// The backup: a path, or a file's name in {state}/backup [default: the newest]
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// Though its instances run: they see other data from one moment to the next
+    #[arg(long)]
+    pub while_running: bool,
+}
+
+/// `db drop`.
+#[derive(Debug, Args)]
+pub struct DbDrop {
+    /// Instances, globs or presets
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+    /// Do not ask for this one; once for each
+    #[arg(long, value_name = "NAME")]
+    pub yes_drop: Vec<String>,
+}
+
 /// `config`.
 #[derive(Debug, Args)]
 pub struct Config {
@@ -412,6 +516,127 @@ pub struct Check {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Only what is about these instances, globs or presets [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Look at the file and the disk only, though it runs
+    #[arg(long = "static")]
+    pub r#static: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `audit`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Audit {
+    /// Check instead of show.
+    #[command(subcommand)]
+    pub check: Option<AuditCheck>,
+    /// So many of the last acts, or `all`
+    #[arg(short = 'n', long, value_name = "ACTS", default_value = "50", value_parser = lines)]
+    pub lines: usize,
+    /// Only acts since then: 2h (ago), 2026-11-21, 2026-11-21T17:20:00Z
+    #[arg(long, value_name = "TIME", value_parser = point_in_time)]
+    pub since: Option<PointInTime>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is checked.
+#[derive(Debug, Subcommand)]
+pub enum AuditCheck {
+    /// Follow the chain of hashes; the first line that is not as it was written is named
+    Verify(AuditVerify),
+}
+
+/// `audit verify`.
+#[derive(Debug, Args)]
+pub struct AuditVerify {
+    /// A head that an earlier `verify` printed and that was kept elsewhere: it must be in the chain
+    #[arg(long, value_name = "HASH")]
+    pub head: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A point in time, in UTC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PointInTime {
+    /// So long ago.
+    Ago(std::time::Duration),
+    /// This one, as RFC 3339 writes it.
+    At(String),
+}
+
+/// `cache`.
+#[derive(Debug, Args)]
+pub struct Cache {
+    /// What to do with them
+    #[command(subcommand)]
+    pub verb: CacheVerb,
+}
+
+/// What to do with caches.
+#[derive(Debug, Subcommand)]
+pub enum CacheVerb {
+    /// Show where each instance caches, what is in it, and how the store is
+    Status(CacheStatus),
+    /// Clear what instances have cached, after a question
+    Clear(CacheClear),
+}
+
+/// `cache status`.
+#[derive(Debug, Args)]
+pub struct CacheStatus {
+    /// Instances, globs or presets [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `cache clear`.
+#[derive(Debug, Args)]
+#[command(override_usage = "laneway cache clear [OPTIONS] <NAME>...\n       laneway cache clear [OPTIONS] --all")]
+pub struct CacheClear {
+    /// Instances, globs or presets
+    #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
+    pub names: Vec<String>,
+    /// All of this file; other projects keep theirs
+    #[arg(long)]
+    pub all: bool,
+    /// What to clear
+    #[arg(long = "type", value_enum, value_name = "TYPE", default_value = "all")]
+    pub kind: CacheKind,
+    /// Say what would go, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Without the question
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// What is cleared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CacheKind {
+    /// What is cached, and all sessions: everybody has to log in again
+    All,
+    /// What is cached, but sessions
+    Django,
+    /// All sessions, in the cache and in the database
+    Session,
+    /// Static files: collected anew beside the old ones, then exchanged with them
+    Static,
 }
 
 /// `install-service`.
@@ -469,4 +694,14 @@ fn seconds_or_words(text: &str) -> Result<std::time::Duration, String> {
 
 fn lines(text: &str) -> Result<usize, String> {
     if text == "all" { Ok(usize::MAX) } else { text.parse().map_err(|_| "a number, or `all`".to_owned()) }
+}
+
+fn point_in_time(text: &str) -> Result<PointInTime, String> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return Ok(PointInTime::Ago(ago));
+    }
+    let day = format!("{text}T00:00:00Z");
+    let at = [text, day.as_str()].into_iter().find_map(|text| humantime::parse_rfc3339_weak(text).ok());
+    let at = at.map(|at| PointInTime::At(humantime::format_rfc3339_millis(at).to_string()));
+    at.ok_or_else(|| "a duration such as 2h, a day, or 2026-11-21T17:20:00Z (UTC)".to_owned())
 }

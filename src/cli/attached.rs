@@ -19,6 +19,7 @@ use super::signals;
 use crate::control::{Change, Client, ClientError, StartRequest};
 use crate::model::{Goal, InstanceName};
 use crate::plan::Plan;
+use crate::runtime::audit::Door;
 use crate::runtime::clock::pause;
 use crate::runtime::home::Home;
 use crate::view::snapshot::{FleetStatus, InstanceStatus, Outcome};
@@ -315,8 +316,9 @@ impl Attached {
             (false, Role::Person) => eprintln!("\nstopping all; Ctrl-C again kills at once"),
             (false, Role::Service | Role::Init) => eprintln!("stopping all; a second signal kills at once"),
         }
+        let door = if signal == Signal::SIGINT && self.role == Role::Person { Door::Terminal } else { Door::Signal };
         // Its own thread, so that the next signal is heard.
-        let (client, home, sender) = (client.clone(), home.clone(), self.sender.clone());
+        let (client, home, sender) = (client.clone().through(door), home.clone(), self.sender.clone());
         std::thread::spawn(move || {
             let mut patience = PATIENCE;
             let result = loop {

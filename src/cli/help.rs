@@ -12,9 +12,10 @@ use super::report::EXIT_CODES;
 use crate::config::{self, Settings};
 
 /// The verbs as somebody meets them, the daily ones first. Who is in no group stands in the last one.
-const GROUPS: [(&str, &[&str]); 4] = [
-    ("Every day", &["up", "down", "status", "logs", "why"]),
+const GROUPS: [(&str, &[&str]); 5] = [
+    ("Every day", &["up", "down", "status", "logs", "why", "doctor"]),
     ("Some instances", &["start", "stop", "restart", "kill", "exec", "env"]),
+    ("What they own", &["cache", "db", "audit"]),
     ("The file", &["check", "config", "schema", "apply"]),
     ("Setting up", &["completions", "man", "install-service", "uninstall-service", "upgrade"]),
 ];
@@ -29,7 +30,7 @@ pub struct Page {
     pub exits: &'static [(&'static str, &'static str)],
 }
 
-const PAGES: [Page; 20] = [
+const PAGES: [Page; 23] = [
     Page {
         verb: "up",
         examples: &[
@@ -113,12 +114,32 @@ const PAGES: [Page; 20] = [
         exits: &[],
     },
     Page {
+        verb: "db",
+        examples: &[
+            ("laneway db status", "size, tables, sessions, what an integrity check finds"),
+            ("laneway db backup --keep 7", "save all, in use or not, and keep a week of them"),
+            ("laneway db restore chat_api", "put the newest backup back; what was there is saved before"),
+            ("laneway db migrate 'chat_*'", "Django's migrations, in each lane"),
+            ("laneway db drop chat_api --yes-drop chat_api", "for scripts; else the name is to be typed"),
+        ],
+        exits: &[("1", "one of them is not good, or something could not be done; the others were looked after")],
+    },
+    Page {
         verb: "check",
         examples: &[("laneway check", "all problems of the file at once, each with its line")],
         exits: &[
             ("1", "another fleet of this machine owns something that this one claims"),
             ("2", "the file is wrong"),
         ],
+    },
+    Page {
+        verb: "doctor",
+        examples: &[
+            ("laneway doctor", "what is wrong, who is involved, what shows it, and what to do"),
+            ("laneway doctor chat_api", "only what is about one, looked at beside all others"),
+            ("laneway doctor --static", "before the first start, or without touching what runs"),
+        ],
+        exits: &[("0", "nothing was found"), ("1", "something was"), ("2", "a name is unknown, or the file is wrong")],
     },
     Page {
         verb: "config",
@@ -158,6 +179,16 @@ const PAGES: [Page; 20] = [
             ("laneway man ~/.local/share/man/man1", "from then on: man laneway, man laneway-status"),
         ],
         exits: &[],
+    },
+    Page {
+        verb: "cache",
+        examples: &[
+            ("laneway cache status", "what each instance has cached, where, and how the store is"),
+            ("laneway cache clear chat_main --type django", "what it has cached; whoever is logged in stays so"),
+            ("laneway cache clear --all --dry-run", "what would go of all instances, and whose logins would end"),
+            ("laneway cache clear chat_main --type static -y", "collect static files anew, without a gap"),
+        ],
+        exits: &[("1", "a store does not answer, or not all is gone; it is named")],
     },
     Page {
         verb: "install-service",

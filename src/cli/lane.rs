@@ -4,13 +4,17 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use super::args::{Env, EnvFormat, Exec};
+use super::audit::Audited;
 use super::ctl::to_json;
 use super::out::println;
 use super::place::Fleet;
 use super::report::{DONE, Failure, USAGE};
 use super::secrets::{HIDDEN, shown};
-use crate::plan::{self, Plan, spec::Spec};
+use crate::plan::spec::{DatabaseSetup, Spec};
+use crate::plan::{self, Plan};
+use crate::runtime::audit::{Act, Ending};
 use crate::runtime::{lane, look};
+use crate::services::postgres::with_password;
 
 /// `laneway env`.
 ///
@@ -21,13 +25,24 @@ pub fn env(fleet: &Fleet, arguments: &Env) -> Result<ExitCode, Failure> {
     let spec = single(&plan, &arguments.name)?;
     let mut variables = spec.variables();
     if arguments.reveal {
+        let act = Act::of_command("env", vec![spec.name.to_string()]).with("--reveal");
+        Audited::begin(&plan.state_dir, &act).end(&Ending::done());
         if spec.facts.secret_in_environment {
             let secret = lane::secret(spec).map_err(|error| Failure::failed(error.to_string()))?;
             variables.insert("SECRET_KEY".to_owned(), secret);
         }
+        if let Some(url) = lane::database_url(spec).map_err(|error| Failure::failed(error.to_string()))? {
+            variables.insert("DATABASE_URL".to_owned(), url);
+        }
     } else {
         if spec.facts.secret_in_environment {
             variables.insert("SECRET_KEY".to_owned(), HIDDEN.to_owned());
+        }
+        if let (Some(DatabaseSetup::Create { .. }), Some(url)) =
+            (&spec.database_setup, variables.get_mut("DATABASE_URL"))
+        {
+            // A server gets one with a password, which is hidden as any other.
+            *url = with_password(url, "***");
         }
         for (name, value) in &mut variables {
             *value = shown(name, value);
@@ -90,6 +105,9 @@ pub fn exec(fleet: &Fleet, arguments: &Exec) -> Result<ExitCode, Failure> {
             other => format!("{other:?}"),
         })
     })?;
+    // Its arguments may hold a secret. Once it is this process, nobody of laneway sees its end.
+    let act = Act::of_command("exec", vec![spec.name.to_string()]).with(program.display().to_string());
+    Audited::begin(&plan.state_dir, &act).end(&Ending { outcome: "started", detail: None });
     let (name, rest) = arguments.command.split_first().ok_or_else(|| missing("no command".to_owned()))?;
     let error =
         Command::new(program).arg0(name).args(rest).current_dir(&spec.working_dir).env_clear().envs(environment).exec();

@@ -3,8 +3,12 @@
 mod apply;
 mod args;
 mod attached;
+mod audit;
+mod cache;
 mod completions;
 mod ctl;
+mod db;
+mod doctor;
 mod help;
 mod kill;
 mod lane;
@@ -60,6 +64,7 @@ pub fn run() -> ExitCode {
             completions::answer(shell, position, words);
             ExitCode::SUCCESS
         }
+        Verb::MakeDatabase => db::make_by_supervisor(),
         Verb::Keeper { table } => code(keeper::run(table)),
         Verb::Prove { table } => code(daemon::prove(table)),
         Verb::Supervisor { table } => code(daemon::run_supervisor(table)),
@@ -114,9 +119,13 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Logs(arguments) => logs::run(&fleet, &arguments),
         Verb::Env(arguments) => lane::env(&fleet, &arguments),
         Verb::Exec(arguments) => lane::exec(&fleet, &arguments),
+        Verb::Db(arguments) => db::run(&fleet, &arguments),
         Verb::Config(arguments) => settings::config(&fleet, &arguments),
         Verb::Check(arguments) => settings::check(&fleet, &arguments),
+        Verb::Doctor(arguments) => doctor::run(&fleet, &arguments),
+        Verb::Audit(arguments) => audit::run(&fleet, &arguments),
         Verb::Schema => schema::run(),
+        Verb::Cache(arguments) => cache::run(&fleet, &arguments),
         Verb::InstallService(arguments) => service::install(&fleet, &arguments),
         Verb::UninstallService(arguments) => service::uninstall(&fleet, &arguments),
         Verb::Other(words) => other(&place, &values, &words),
@@ -130,6 +139,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         | Verb::Supervisor { .. }
         | Verb::Prove { .. }
         | Verb::Compress { .. }
+        | Verb::MakeDatabase
         | Verb::Complete { .. } => Ok(ExitCode::from(report::USAGE)),
     }
 }

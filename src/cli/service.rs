@@ -12,12 +12,14 @@ use std::process::{Command, ExitCode};
 use nix::unistd::{Uid, User, geteuid};
 
 use super::args::{InstallService, ServiceName, UninstallService};
+use super::audit::audited;
 use super::out::{eprintln, println};
 use super::place::Fleet;
 use super::report::{DONE, Failure};
 use crate::config::{self, Settings};
 use crate::export::systemd::{self, Manager, Service};
 use crate::plan::Plan;
+use crate::runtime::audit::Act;
 
 /// Where the machine's own units are.
 const SYSTEM_UNITS: &str = "/etc/systemd/system";
@@ -65,12 +67,15 @@ pub fn install(fleet: &Fleet, arguments: &InstallService) -> Result<ExitCode, Fa
         return Ok(ExitCode::from(DONE));
     }
     place.check(&plan.file)?;
-    DirBuilder::new().recursive(true).mode(0o755).create(&place.folder)?;
-    replace(&place.environment_file(), &systemd::environment_file(&plan.file, &variables), 0o600)?;
-    replace(&place.unit(), &unit, 0o644)?;
-    place.systemctl(&["daemon-reload"])?;
-    let verb: &[&str] = if arguments.now { &["enable", "--now"] } else { &["enable"] };
-    place.systemctl(&[verb, &[&place.name]].concat())?;
+    let act = Act::of_command("install-service", vec!["*".to_owned()]).with(&place.name);
+    audited(&plan.state_dir, &act, || {
+        DirBuilder::new().recursive(true).mode(0o755).create(&place.folder)?;
+        replace(&place.environment_file(), &systemd::environment_file(&plan.file, &variables), 0o600)?;
+        replace(&place.unit(), &unit, 0o644)?;
+        place.systemctl(&["daemon-reload"])?;
+        let verb: &[&str] = if arguments.now { &["enable", "--now"] } else { &["enable"] };
+        place.systemctl(&[verb, &[&place.name]].concat())
+    })?;
     println!("{} is installed", place.unit().display());
     if !arguments.now {
         eprintln!("to start it now: {} start {}", place.control(), place.name);
@@ -96,16 +101,19 @@ pub fn uninstall(fleet: &Fleet, arguments: &UninstallService) -> Result<ExitCode
             .or_hint("--user and --name say which one; install-service makes it"));
     }
     place.check(&settings.file)?;
-    place.systemctl(&["disable", "--now", &place.name])?;
-    for path in [place.unit(), place.environment_file()] {
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Failure::failed(format!("{}: {error}", path.display())));
+    let act = Act::of_command("uninstall-service", vec!["*".to_owned()]).with(&place.name);
+    audited(&settings.state_dir, &act, || {
+        place.systemctl(&["disable", "--now", &place.name])?;
+        for path in [place.unit(), place.environment_file()] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Failure::failed(format!("{}: {error}", path.display())));
+                }
+                Ok(()) | Err(_) => {}
             }
-            Ok(()) | Err(_) => {}
         }
-    }
-    place.systemctl(&["daemon-reload"])?;
+        place.systemctl(&["daemon-reload"])
+    })?;
     println!("{} is removed", place.unit().display());
     Ok(ExitCode::from(DONE))
 }

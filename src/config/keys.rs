@@ -288,7 +288,7 @@ pub static DEPENDENCY: [Key; 1] = [key(
 )];
 
 /// The keys of `database`.
-pub static DATABASE: [Key; 7] = [
+pub static DATABASE: [Key; 8] = [
     key(
         "engine",
         Takes::OneOf(&const { words(&ENGINES) }),
@@ -308,9 +308,31 @@ pub static DATABASE: [Key; 7] = [
         Unset::Formula("{project}_erp_{lane}"),
         "the database (postgres), at most 63 bytes",
     ),
-    later("create"),
-    later("max_connections"),
-    later("template"),
+    key(
+        "create",
+        Takes::Boolean,
+        Unset::Value("false"),
+        "whether laneway makes the database and a role that owns it, called as `name` unless `url` has a user (postgres)",
+    ),
+    key(
+        "admin_url",
+        Takes::Text("URL"),
+        Unset::Words("needed for `create`"),
+        "the administrator who makes them, with CREATEROLE and CREATEDB; no server ever gets it. Without `url` its host and \
+         port are the lane's too",
+    ),
+    key(
+        "max_connections",
+        Takes::Whole(1, 100_000),
+        NONE,
+        "most sessions of the role at a time (postgres, with `create`)",
+    ),
+    key(
+        "template",
+        Takes::Text("path or text"),
+        NONE,
+        "what the lane's database is a copy of when it is made: a file (sqlite), or a database (postgres, with `create`)",
+    ),
 ];
 
 /// The keys of `cache`.
@@ -330,7 +352,19 @@ pub static CACHE: [Key; 6] = [
         "memory region, folder or table; of a folder the default is `{state}/cache_{lane}`, of a table `cache_{lane}`",
     ),
     key("timeout", DURATION, Unset::Value("5m"), "how long entries live; `CACHE_TIMEOUT` in seconds"),
-    later("clear"),
+    key("clear", Takes::Map(&CLEAR), NONE, "how `laneway cache clear` reaches what is cached in the process"),
+];
+
+/// The keys of `cache.clear`.
+pub static CLEAR: [Key; 3] = [
+    key(
+        "path",
+        Takes::UrlPath,
+        Unset::Words("a restart, one instance after the other"),
+        "POST `type=django`, `session` or `all` there, at the instance's own port; the process empties its own memory",
+    ),
+    key("headers", Takes::Headers, NONE, "sent along, such as `{Authorization: \"Bearer ${TOKEN}\"}`"),
+    key("command", Takes::Command, NONE, "instead: run it in the lane, with `CACHE_CLEAR_TYPE` in its environment"),
 ];
 
 /// The keys of `cookies`.

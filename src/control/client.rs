@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::protocol::Problem;
+use super::protocol::{DOOR, Problem};
+use crate::runtime::audit::Door;
 use crate::runtime::clock::pause;
 use crate::runtime::home::Home;
 use crate::view::snapshot::{FleetStatus, InstanceStatus};
@@ -34,6 +35,7 @@ impl From<io::Error> for ClientError {
 #[derive(Clone, Debug)]
 pub struct Client {
     home: Home,
+    door: Door,
 }
 
 /// Why there is no good answer.
@@ -65,7 +67,13 @@ impl Client {
     /// Of the fleet at `home`.
     #[must_use]
     pub fn new(home: Home) -> Self {
-        Self { home }
+        Self { home, door: Door::Cli }
+    }
+
+    /// The same client, through whose mouth somebody else speaks.
+    #[must_use]
+    pub fn through(self, door: Door) -> Self {
+        Self { door, ..self }
     }
 
     /// Where its fleet is.
@@ -159,7 +167,8 @@ impl Client {
         stream.set_write_timeout(Some(PATIENCE))?;
         let name = name.map(|name| format!("Idempotency-Key: {name}\r\n")).unwrap_or_default();
         let head = format!(
-            "{method} {path} HTTP/1.0\r\nHost: laneway\r\n{name}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.0\r\nHost: laneway\r\n{DOOR}: {}\r\n{name}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            self.door,
             body.len()
         );
         stream.write_all(&[head.as_bytes(), body].concat())?;

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Signal;
 
+/// The header in which a client says through which door a wish came (`cli`, `terminal`, `signal`); without it, `api`.
+pub const DOOR: &str = "laneway-door";
+
 /// Body of `POST /v1/start` and `/v1/restart`. A start that names nobody leaves alone who was stopped and is
 /// `restart: unless-stopped`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

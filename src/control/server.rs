@@ -5,13 +5,15 @@ use std::io;
 use std::time::Duration;
 
 use axum::body::Bytes;
+use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::Listener;
+use axum::serve::{IncomingStream, Listener};
 use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use tokio::net::unix::{SocketAddr, UCred};
@@ -20,13 +22,17 @@ use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::{Stream, StreamExt, once};
 use tracing::warn;
 
-use super::protocol::{ApplyRequest, DownRequest, KillRequest, Problem, StartRequest, StopRequest, Upgraded, WaitFor};
+use super::protocol::{
+    ApplyRequest, DOOR, DownRequest, KillRequest, Problem, StartRequest, StopRequest, Upgraded, WaitFor,
+};
 use crate::machine::{Request, RequestId, Wait};
 use crate::model::InstanceId;
 use crate::plan::{self, Plan};
+use crate::runtime::audit::{Act, Door, Ending, Peer};
+use crate::runtime::auditor::Auditor;
 use crate::runtime::handle::{Gone, Handle};
 use crate::runtime::reload::Refused;
-use crate::view::snapshot::FleetStatus;
+use crate::view::snapshot::{Applied, FleetStatus, Outcome};
 
 /// Describes every route; served at `/v1/openapi.json`.
 pub const OPENAPI: &str = include_str!("openapi.json");
@@ -39,6 +45,7 @@ const DEFAULT_WAIT: Duration = Duration::from_mins(2);
 #[derive(Clone)]
 struct Doors {
     handle: Handle,
+    auditor: Auditor,
 }
 
 /// Serves the API until `end` resolves.
@@ -48,6 +55,7 @@ struct Doors {
 pub async fn serve(
     listener: UnixListener,
     handle: Handle,
+    auditor: Auditor,
     end: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let router = Router::new()
@@ -65,7 +73,8 @@ pub async fn serve(
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .with_state(Doors { handle });
+        .with_state(Doors { handle, auditor })
+        .into_make_service_with_connect_info::<Caller>();
     axum::serve(OwnUsers { listener }, router).with_graceful_shutdown(end).await
 }
 
@@ -93,6 +102,96 @@ impl Listener for OwnUsers {
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy)]
+struct Caller(Option<Peer>);
+
+impl Connected<IncomingStream<'_, OwnUsers>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, OwnUsers>) -> Self {
+        let peer = stream.io().peer_cred().ok();
+        Self(peer.map(|peer| Peer { uid: peer.uid(), pid: peer.pid().and_then(|pid| u32::try_from(pid).ok()) }))
+    }
+}
+
+/// Who wishes something, and through which door, by its own word.
+struct Wisher {
+    peer: Option<Peer>,
+    door: Door,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Wisher {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let peer = parts.extensions.get::<ConnectInfo<Caller>>().and_then(|ConnectInfo(Caller(peer))| *peer);
+        let door = parts.headers.get(DOOR).and_then(|door| Door::named(door.to_str().ok()?));
+        Ok(Self { peer, door: door.unwrap_or(Door::Api) })
+    }
+}
+
+impl Doors {
+    /// Does something about `who` (none = all) and writes down that it was wished and how it ended, whether or not the
+    /// client waits so long.
+    async fn audited<T: Send + 'static>(
+        &self,
+        wisher: Wisher,
+        (verb, detail): (&str, Option<String>),
+        who: Option<&[InstanceId]>,
+        act: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+        ending: impl FnOnce(&T) -> Ending + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let plan = self.handle.plan();
+        let named = |who: &[InstanceId]| who.iter().map(|id| plan.spec(*id).name.to_string()).collect();
+        let instances = who.map_or_else(|| vec!["*".to_owned()], named);
+        let Wisher { peer, door } = wisher;
+        let wish = Act { door, peer, verb: verb.to_owned(), instances, detail };
+        let auditor = self.auditor.clone();
+        let acting = tokio::spawn(async move {
+            let ticket = auditor.begin(wish).await;
+            let result = act.await;
+            let ending = match &result {
+                Ok(done) => ending(done),
+                Err(Refusal(_, problem)) => Ending { outcome: "refused", detail: Some(problem.error.clone()) },
+            };
+            auditor.end(ticket, ending).await;
+            result
+        });
+        acting.await.unwrap_or_else(|_| Err(Gone.into()))
+    }
+
+    /// The same for what the machine is asked.
+    async fn wish(
+        &self,
+        wisher: Wisher,
+        what: (&str, Option<String>),
+        who: Option<&[InstanceId]>,
+        headers: &HeaderMap,
+        request: Request,
+    ) -> Result<Json<Outcome>, Refusal> {
+        let (handle, id) = (self.handle.clone(), named(headers));
+        let act = async move { Ok(handle.request(id, request).await?) };
+        Ok(Json(self.audited(wisher, what, who, act, ending).await?))
+    }
+}
+
+/// How a wish ended, in the words of the audit.
+fn ending(outcome: &Outcome) -> Ending {
+    if outcome.done {
+        return Ending::done();
+    }
+    let troubles: Vec<_> =
+        outcome.troubles.iter().map(|trouble| format!("{}: {}", trouble.name, trouble.what)).collect();
+    Ending::failed(troubles.join("; "))
+}
+
+/// The same, and what it changed.
+fn applied_ending(applied: &Applied) -> Ending {
+    let changes: Vec<_> = applied.changes.iter().map(ToString::to_string).collect();
+    let ending = ending(&applied.outcome);
+    let detail = changes.into_iter().chain(ending.detail).collect::<Vec<_>>().join("; ");
+    Ending { detail: Some(detail).filter(|detail| !detail.is_empty()), ..ending }
 }
 
 /// A request that gets no good answer.
@@ -169,31 +268,55 @@ fn single(plan: &Plan, status: &FleetStatus, word: String) -> Result<String, pla
     }
 }
 
-async fn start(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+async fn start(
+    State(doors): State<Doors>,
+    wisher: Wisher,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Outcome>, Refusal> {
     let asked: StartRequest = read(body)?;
     let who = plan::select(&doors.handle.plan(), &asked.instances)?;
     let wait = wait(asked.wait, asked.timeout_seconds)?;
+    let about = (!asked.instances.is_empty()).then(|| who.clone());
     let request = if asked.instances.is_empty() { Request::StartAll { wait } } else { Request::Start { who, wait } };
-    Ok(Json(doors.handle.request(named(&headers), request).await?).into_response())
+    doors.wish(wisher, ("start", None), about.as_deref(), &headers, request).await
 }
 
-async fn restart(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+async fn restart(
+    State(doors): State<Doors>,
+    wisher: Wisher,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Outcome>, Refusal> {
     let asked: StartRequest = read(body)?;
     let who = plan::select(&doors.handle.plan(), &asked.instances)?;
     let wait = wait(asked.wait, asked.timeout_seconds)?;
-    Ok(Json(doors.handle.request(named(&headers), Request::Restart { who, wait }).await?).into_response())
+    let about = (!asked.instances.is_empty()).then(|| who.clone());
+    doors.wish(wisher, ("restart", None), about.as_deref(), &headers, Request::Restart { who, wait }).await
 }
 
-async fn apply(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+async fn apply(
+    State(doors): State<Doors>,
+    wisher: Wisher,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Applied>, Refusal> {
     let asked: ApplyRequest = read(body)?;
     let wait = wait(asked.wait, asked.timeout_seconds)?;
-    match doors.handle.apply(named(&headers), wait, asked.dry_run).await? {
-        Ok(applied) => Ok(Json(applied).into_response()),
-        Err(refused @ Refused::File(_)) => {
-            Err(Refusal(StatusCode::UNPROCESSABLE_ENTITY, Problem { error: refused.to_string(), hint: None }))
+    let (handle, id) = (doors.handle.clone(), named(&headers));
+    let act = async move {
+        match handle.apply(id, wait, asked.dry_run).await? {
+            Ok(applied) => Ok(applied),
+            Err(refused @ Refused::File(_)) => {
+                Err(Refusal(StatusCode::UNPROCESSABLE_ENTITY, Problem { error: refused.to_string(), hint: None }))
+            }
+            Err(Refused::Other { what, hint }) => Err(Refusal(StatusCode::CONFLICT, Problem { error: what, hint })),
         }
-        Err(Refused::Other { what, hint }) => Err(Refusal(StatusCode::CONFLICT, Problem { error: what, hint })),
+    };
+    if asked.dry_run {
+        return Ok(Json(act.await?));
     }
+    Ok(Json(doors.audited(wisher, ("apply", None), None, act, applied_ending).await?))
 }
 
 fn wait(wait: WaitFor, timeout_seconds: Option<f64>) -> Result<Wait, Refusal> {
@@ -211,16 +334,29 @@ fn named(headers: &HeaderMap) -> Option<RequestId> {
     headers.get("idempotency-key")?.to_str().ok()?.parse().ok().map(RequestId)
 }
 
-async fn stop(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+async fn stop(
+    State(doors): State<Doors>,
+    wisher: Wisher,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Outcome>, Refusal> {
     let asked: StopRequest = read(body)?;
     let who = present(&doors, &asked.instances).await?;
-    Ok(Json(doors.handle.request(named(&headers), Request::Stop { who }).await?).into_response())
+    let about = (!asked.instances.is_empty()).then(|| who.clone());
+    doors.wish(wisher, ("stop", None), about.as_deref(), &headers, Request::Stop { who }).await
 }
 
-async fn kill(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+async fn kill(
+    State(doors): State<Doors>,
+    wisher: Wisher,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Outcome>, Refusal> {
     let KillRequest { instances, signal } = read(body)?;
     let who = if instances.is_empty() { Vec::new() } else { present(&doors, &instances).await? };
-    Ok(Json(doors.handle.request(named(&headers), Request::Signal { who, signal }).await?).into_response())
+    let about = (!instances.is_empty()).then(|| who.clone());
+    let what = ("kill", Some(signal.to_string()));
+    doors.wish(wisher, what, about.as_deref(), &headers, Request::Signal { who, signal }).await
 }
 
 /// The instances that `words` mean, of the file or on their way out of it.
@@ -241,17 +377,28 @@ fn leaving(plan: &Plan, status: &FleetStatus, words: &[String]) -> Option<Vec<In
     words.iter().map(named).collect()
 }
 
-async fn down(State(doors): State<Doors>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+async fn down(
+    State(doors): State<Doors>,
+    wisher: Wisher,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Outcome>, Refusal> {
     let asked: DownRequest = read(body)?;
-    Ok(Json(doors.handle.request(named(&headers), Request::Down { now: asked.now }).await?).into_response())
+    let detail = asked.now.then(|| "without grace".to_owned());
+    doors.wish(wisher, ("down", detail), None, &headers, Request::Down { now: asked.now }).await
 }
 
 /// Which binary stands in `.run/upgrade`: nobody can name one over the socket.
-async fn upgrade(State(doors): State<Doors>) -> Result<Response, Refusal> {
-    match doors.handle.upgrade().await? {
-        Ok(version) => Ok(Json(Upgraded { version }).into_response()),
-        Err(error) => Err(Refusal(StatusCode::CONFLICT, Problem { error, hint: None })),
-    }
+async fn upgrade(State(doors): State<Doors>, wisher: Wisher) -> Result<Json<Upgraded>, Refusal> {
+    let handle = doors.handle.clone();
+    let act = async move {
+        match handle.upgrade().await? {
+            Ok(version) => Ok(Upgraded { version }),
+            Err(error) => Err(Refusal(StatusCode::CONFLICT, Problem { error, hint: None })),
+        }
+    };
+    let ending = |upgraded: &Upgraded| Ending { detail: Some(format!("to {}", upgraded.version)), ..Ending::done() };
+    Ok(Json(doors.audited(wisher, ("upgrade", None), None, act, ending).await?))
 }
 
 /// The status first, then every change after it: nothing is missed in between. Who reads too slowly is told so.

@@ -16,6 +16,7 @@ use crate::keeper::memory;
 use crate::keeper::protocol::Kept;
 use crate::plan::{self, Plan};
 use crate::runtime;
+use crate::runtime::auditor::Auditor;
 use crate::runtime::cgroup::Cgroups;
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::{Driver, Tools};
@@ -192,7 +193,8 @@ impl Supervisor {
             adopted.record(&plan, &link, &mut records);
         }
         let prober = Prober::new(Clock::start()).map_err(|e| say("the HTTP client", &e))?;
-        let tools = Tools { spawner, keeper: Arc::clone(&link), prober };
+        let auditor = Auditor::start(&plan.state_dir).map_err(|e| say("no thread", &e))?;
+        let tools = Tools { spawner, keeper: Arc::clone(&link), prober, auditor: auditor.clone() };
         let listener = listen(&home, left_listener, &link).map_err(|e| say("the control socket", &e))?;
         if before.as_ref() != Some(&*plan)
             && let Err(error) = home.write_plan(&plan)
@@ -219,7 +221,7 @@ impl Supervisor {
         let (driver, handle) =
             Driver::new(Arc::clone(&plan), Arc::new(origin), home.upgrade(), tools, records, adopted);
         let (ended, end) = tokio::sync::oneshot::channel::<()>();
-        let door = tokio::spawn(control::serve(listener, handle, async {
+        let door = tokio::spawn(control::serve(listener, handle, auditor, async {
             let _ = end.await;
         }));
         info!("supervisor of {} with {} instances, keeper {keeper_pid}", plan.project, plan.order.len());

@@ -36,6 +36,7 @@ fn spec(name: &str) -> Spec {
                 prefix: name.to_owned(),
                 location: name.to_owned(),
                 timeout: Duration::from_mins(1),
+                clear: None,
             },
             session_cookie: format!("s_{name}"),
             csrf_cookie: format!("c_{name}"),
@@ -75,6 +76,7 @@ fn spec(name: &str) -> Spec {
         stop_grace_period: Duration::from_secs(10),
         depends_on: Vec::new(),
         logging: Logging { max_size: 1, max_files: 1, compress: false },
+        database_setup: None,
     }
 }
 

@@ -14,4 +14,4 @@ pub use name::{InstanceName, NameError};
 pub use phase::{Goal, Health, Phase};
 pub use run::{InstanceId, Run};
 pub use signal::{Signal, UnknownSignal};
-pub use time::{Mono, in_words};
+pub use time::{Mono, in_utc, in_words};

@@ -72,6 +72,24 @@ pub fn in_words(duration: Duration) -> String {
     }
 }
 
+/// A point of the wall clock, `since` 1970, as RFC 3339 writes it: `2026-11-21T17:20:01.250Z`.
+#[must_use]
+pub fn in_utc(since: Duration) -> String {
+    let seconds = since.as_secs();
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Years begin in March here, so that the day that some of them lack is their last; 400 of them repeat.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
+    let (hour, minute, second) = (second / 3600, second % 3600 / 60, second % 60);
+    let year = year + 400 * era;
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +111,23 @@ mod tests {
         for (ms, words) in cases {
             assert_eq!(in_words(Duration::from_millis(ms)), words);
         }
+    }
+
+    #[test]
+    fn points_of_the_wall_clock_read_as_rfc_3339_has_them() {
+        // As `date -u -d @N +%FT%T` says.
+        let cases = [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399, "2000-02-28T23:59:59.000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000Z"),
+            (1_709_164_800, "2024-02-29T00:00:00.000Z"),
+            (1_735_689_599, "2024-12-31T23:59:59.000Z"),
+            (1_795_281_621, "2026-11-21T17:20:21.000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
+        ];
+        for (seconds, words) in cases {
+            assert_eq!(in_utc(Duration::from_secs(seconds)), words);
+        }
+        assert_eq!(in_utc(Duration::from_millis(7)), "1970-01-01T00:00:00.007Z");
     }
 }

@@ -21,8 +21,9 @@ pub mod spec;
 mod tests;
 
 pub use build::{build, prove, resolve};
-pub use claims::{Claim, Collision, Foreign, Kind, claims, foreign_collisions, heirs};
+pub use claims::{Claim, Collision, Foreign, Kind, claims, collisions, foreign_collisions, heirs};
 pub use diff::{Callers, Change, diff, is_same, needs_restart};
+pub use environment::key_of;
 pub use merge::merge;
 pub use order::start_order;
 pub use origins::{Explained, Origin, explain};

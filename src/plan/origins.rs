@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::config::{Collector, Instance, LANE_KEYS, Place, Settings};
+use crate::config::{Clear, Collector, Instance, LANE_KEYS, Place, Settings};
 use crate::model::InstanceName;
 
 use super::build::{Giver, env_file_path, environment_of};
 use super::lane::Lane;
-use super::spec::{HealthTest, Plan, Spec};
+use super::spec::{Database, DatabaseSetup, HealthTest, Plan, Spec};
 use super::{environment, facts};
 
 /// One value and where it comes from.
@@ -119,7 +119,7 @@ struct Table<'a> {
 }
 
 /// The keys in the order of the reference, and where their values are in a spec.
-const ROWS: [(&str, &str); 45] = [
+const ROWS: [(&str, &str); 52] = [
     ("command", "/command"),
     ("working_dir", "/working_dir"),
     ("framework", "/facts/framework"),
@@ -135,11 +135,18 @@ const ROWS: [(&str, &str); 45] = [
     ("database.path", "/facts/database/path"),
     ("database.url", "/facts/database/url"),
     ("database.name", "/facts/database/name"),
+    ("database.create", ""),
+    ("database.admin_url", "/database_setup/admin_url"),
+    ("database.max_connections", "/database_setup/max_connections"),
+    ("database.template", "/database_setup/template"),
     ("cache.backend", "/facts/cache/backend"),
     ("cache.url", "/facts/cache/url"),
     ("cache.prefix", "/facts/cache/prefix"),
     ("cache.location", "/facts/cache/location"),
     ("cache.timeout", "/facts/cache/timeout"),
+    ("cache.clear.path", "/facts/cache/clear/http/path"),
+    ("cache.clear.headers", ""),
+    ("cache.clear.command", "/facts/cache/clear/command"),
     ("cookies.session", "/facts/session_cookie"),
     ("cookies.csrf", "/facts/csrf_cookie"),
     ("static_root", "/facts/static_root"),
@@ -180,9 +187,19 @@ impl Table<'_> {
                         self.add_at(format!("env_file[{index}]"), file.place, Value::from(path));
                     }
                 }
+                "cache.clear.headers" => {
+                    if let Some(Clear::Http { headers, .. }) = &spec.facts.cache.clear {
+                        for (name, value) in headers {
+                            let key = format!("cache.clear.headers.{name}");
+                            self.add_from(&key, "cache.clear.headers", Value::from(value.as_str()));
+                        }
+                    }
+                }
                 "inherit_env" => self.add(key, Value::from(instance.inherit_env.clone())),
                 "pre_start" => {
-                    for (index, command) in spec.pre_start.iter().enumerate() {
+                    // The one that nobody wrote is laneway's own.
+                    let own = usize::from(spec.is_own_step(0));
+                    for (index, command) in spec.pre_start.iter().skip(own).enumerate() {
                         self.add(&format!("pre_start[{index}]"), Value::from(command.clone()));
                     }
                 }
@@ -191,6 +208,12 @@ impl Table<'_> {
                         let condition = serde_json::to_value(resolved.condition).unwrap_or_default();
                         let name = &plan.spec(resolved.on).name;
                         self.add_at(format!("depends_on.{name}"), written.place, condition);
+                    }
+                }
+                "database.create" => {
+                    if let Database::Postgres { .. } = spec.facts.database {
+                        let is_created = matches!(spec.database_setup, Some(DatabaseSetup::Create { .. }));
+                        self.add(key, Value::from(is_created));
                     }
                 }
                 "healthcheck" => self.question(&value),

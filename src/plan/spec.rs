@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 // What holds no placeholder is the same as written and as resolved; `config` owns those words.
-pub use crate::config::{Brake, CacheBackend, Condition, Framework, Logging, Preset, Restart, RestartPolicy};
+pub use crate::config::{Brake, CacheBackend, Clear, Condition, Framework, Logging, Preset, Restart, RestartPolicy};
 use crate::model::{InstanceId, InstanceName, Signal};
 
 use super::environment;
@@ -71,6 +71,10 @@ pub struct Spec {
     pub depends_on: Vec<Dependency>,
     /// How large its logs grow.
     pub logging: Logging,
+    /// What laneway does for the lane's database before anything runs in it. Where there is something, it stands first in
+    /// `pre_start`.
+    #[serde(default)]
+    pub database_setup: Option<DatabaseSetup>,
 }
 
 /// What is derived from the name: one formula each, in `facts.rs`.
@@ -134,6 +138,30 @@ pub enum Database {
     },
 }
 
+/// How a lane's database comes into being.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "how")]
+pub enum DatabaseSetup {
+    /// A file is copied.
+    Copy {
+        /// Absolute.
+        template: PathBuf,
+    },
+    /// A role and its database are made on a server.
+    Create {
+        /// The role; its URL in `Database` has no password, `runtime` adds it as it adds the secret.
+        role: String,
+        /// Holds the role's password; made at the first need.
+        password_file: PathBuf,
+        /// The administrator. For no process but laneway's own.
+        admin_url: String,
+        /// Most sessions of the role at a time.
+        max_connections: Option<u32>,
+        /// The database that it begins as a copy of.
+        template: Option<String>,
+    },
+}
+
 /// Where a lane caches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cache {
@@ -147,6 +175,9 @@ pub struct Cache {
     pub location: String,
     /// How long entries live.
     pub timeout: Duration,
+    /// How what is cached in a process is reached; `None` = by starting the process anew.
+    #[serde(default)]
+    pub clear: Option<Clear>,
 }
 
 /// How health is asked for, and how often.
@@ -259,6 +290,12 @@ impl Spec {
     #[must_use]
     pub fn log_file(&self) -> PathBuf {
         self.facts.log_dir.join(format!("{}.log", self.name))
+    }
+
+    /// Whether the `pre_start` command at `position` is laneway's own: that which makes the database.
+    #[must_use]
+    pub fn is_own_step(&self, position: usize) -> bool {
+        position == 0 && self.database_setup.is_some()
     }
 
     /// Where people reach it: the address that it binds, or loopback for a wildcard.

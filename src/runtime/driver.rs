@@ -17,11 +17,14 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::sleep_until;
 use tracing::{error, info};
 
+use super::audit::{Act, Door, Ending};
+use super::auditor::Auditor;
 use super::care::{Care, Line};
 use super::clock::{Clock, wall_clock};
 use super::handle::{Handle, Order};
 use super::link::KeeperLink;
 use super::probe::{CheckUnderWay, KnownListener, Prober};
+use super::publisher::Publisher;
 use super::records::{Record, Records};
 use super::reload::{Origin, Refused, Reload, Resolved};
 use super::spawn::Spawner;
@@ -68,6 +71,8 @@ pub struct Driver {
     /// Those that have not begun, and whether another one is under way.
     reloads: VecDeque<Reload>,
     is_reloading: bool,
+    /// Tells the apps how everybody is.
+    publisher: Publisher,
     /// The plan, for the doors.
     plans: watch::Sender<Arc<Plan>>,
     /// The revision of the plan that clients find on the disk.
@@ -83,6 +88,8 @@ pub struct Tools {
     pub keeper: Arc<KeeperLink>,
     /// Checks health.
     pub prober: Prober,
+    /// Writes down what people wish.
+    pub auditor: Auditor,
 }
 
 /// The tree of a run, and its socket once it was seen.
@@ -161,6 +168,7 @@ impl Driver {
             origin,
             reloads: VecDeque::new(),
             is_reloading: false,
+            publisher: Publisher::default(),
             plans,
             published,
         };
@@ -198,6 +206,7 @@ impl Driver {
         self.tools.spawner.reap_strangers();
         self.tools.spawner.reap_strangers_at_keeper();
         self.look_after_logs();
+        self.follow_plan();
         loop {
             let deadline = self.fleet.next_deadline();
             let due = async {
@@ -211,6 +220,7 @@ impl Driver {
                 () = heard(&mut term) => self.go_down("SIGTERM"),
                 () = heard(&mut interrupt) => self.go_down("SIGINT"),
                 () = heard(&mut hangup) => {
+                    self.note_signal("apply", "SIGHUP");
                     self.hang_up();
                     Vec::new()
                 }
@@ -231,9 +241,19 @@ impl Driver {
 
     fn go_down(&mut self, why: &str) -> Vec<Action> {
         info!("{why}: going down");
+        if !self.fleet.is_ending() {
+            self.note_signal("down", why);
+        }
         // Never without grace: a service manager sends one signal to the keeper, which hands it on, and one to us.
         let id = self.next_request();
         self.step(Event::Request { id, request: Request::Down { now: false } })
+    }
+
+    /// A signal does not say whose it is, and nobody waits for its end.
+    fn note_signal(&self, verb: &str, signal: &str) {
+        let (verb, detail) = (verb.to_owned(), Some(signal.to_owned()));
+        let act = Act { door: Door::Signal, peer: None, verb, instances: vec!["*".to_owned()], detail };
+        self.tools.auditor.note(act, Ending { outcome: "taken", detail: None });
     }
 
     /// A name for a request that came without: no supervisor of this boot has used it.

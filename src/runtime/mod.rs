@@ -1,15 +1,20 @@
 //! The IO shell around `machine`: processes, sockets, files, the clock. It carries out orders and reports facts; it
 //! decides nothing. `daemon` sets it up; `cli` uses its pieces that need no runtime.
 
+pub mod ask;
+pub mod audit;
+pub mod auditor;
 mod beneath;
 mod birth;
 pub mod care;
 pub mod cgroup;
+pub mod changes;
 pub mod clock;
 mod clone;
 pub mod compress;
 pub mod driver;
 mod durable;
+pub mod exchange;
 pub mod handle;
 pub mod home;
 mod http;
@@ -21,6 +26,7 @@ pub mod look;
 mod memory;
 pub mod probe;
 pub mod processes;
+pub mod publisher;
 pub mod records;
 pub mod registry;
 pub mod reload;

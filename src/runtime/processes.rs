@@ -1,9 +1,11 @@
 //! What `/proc` says of processes. Every answer may be outdated when it arrives; callers pin a process before they act.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use nix::libc;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -227,6 +229,53 @@ pub fn started_with(pid: u32, start: &str) -> Option<String> {
     let environ = look(pid, "environ").ok()?;
     let rest = environ.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(start.as_bytes()))?;
     String::from_utf8(rest.to_vec()).ok()
+}
+
+/// The environment that it was started with, as far as it is text; `None` if it cannot be read.
+#[must_use]
+pub fn environment(pid: u32) -> Option<BTreeMap<String, String>> {
+    let environ = look(pid, "environ").ok()?;
+    let entries = environ.split(|byte| *byte == 0).filter_map(|entry| std::str::from_utf8(entry).ok()?.split_once('='));
+    Some(entries.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
+/// What a process has open, as far as it may be looked into.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Descriptors {
+    /// Regular files that have a name, and whether it may write there.
+    pub files: Vec<(PathBuf, bool)>,
+    /// The numbers of its sockets.
+    pub sockets: Vec<u64>,
+}
+
+/// What `pid` has open now.
+#[must_use]
+pub fn descriptors(pid: u32) -> Descriptors {
+    let mut found = Descriptors::default();
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return found };
+    for entry in entries.flatten() {
+        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        let Some(text) = target.to_str() else { continue };
+        if let Some(number) = text.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')) {
+            found.sockets.extend(number.parse::<u64>());
+        } else if text.starts_with('/')
+            && !text.ends_with(" (deleted)")
+            && !text.starts_with("/dev/")
+            && fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_file())
+        {
+            let writes = may_write(pid, &entry.file_name().to_string_lossy());
+            found.files.push((target, writes));
+        }
+    }
+    found
+}
+
+/// Whether a descriptor was opened for writing: the `flags` of `fdinfo`, in octal.
+fn may_write(pid: u32, descriptor: &str) -> bool {
+    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{descriptor}")).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & libc::O_ACCMODE != libc::O_RDONLY)
 }
 
 /// Whether it writes its standard output or error to the pipe `inode`.

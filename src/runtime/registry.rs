@@ -96,14 +96,14 @@ impl Registry {
     /// Where `mine`, which are the claims of `plan`, meet those of another running fleet.
     #[must_use]
     pub fn collisions(&self, plan: &Plan, mine: &[Claim]) -> Vec<Collision> {
-        let others: Vec<_> = self.entries("").into_iter().filter(|entry| entry.state_dir != plan.state_dir).collect();
-        if others.is_empty() {
-            return Vec::new();
-        }
-        let foreign = others
-            .iter()
-            .filter_map(|entry| serde_json::from_slice::<Foreign>(&fs::read(self.claims_of(entry)).ok()?).ok());
-        foreign.flat_map(|other| plan::foreign_collisions(mine, &other)).collect()
+        self.others(plan).iter().flat_map(|other| plan::foreign_collisions(mine, other)).collect()
+    }
+
+    /// What the other running fleets claim.
+    #[must_use]
+    pub fn others(&self, plan: &Plan) -> Vec<Foreign> {
+        let others = self.entries("").into_iter().filter(|entry| entry.state_dir != plan.state_dir);
+        others.filter_map(|entry| serde_json::from_slice(&fs::read(self.claims_of(&entry)).ok()?).ok()).collect()
     }
 
     /// The fleets that run whose entry begins with `prefix`.

@@ -1,4 +1,4 @@
-//! Who listens on a port, asked of the kernel over netlink (`sock_diag`, see `man 7 sock_diag`): 16 to 65 microseconds,
+//! Who listens, asked of the kernel over netlink (`sock_diag`, see `man 7 sock_diag`): 16 to 65 microseconds,
 //! where `/proc/net/tcp` takes milliseconds. Where netlink is not to be had, `/proc/net/tcp` answers.
 
 use std::fs;
@@ -16,13 +16,14 @@ const NLM_F_REQUEST_DUMP: u16 = 0x301;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const IPPROTO_TCP: u8 = 6;
+const TCP_ESTABLISHED: u32 = 1;
 const TCP_LISTEN: u32 = 10;
 const INET_DIAG_REQ_BYTECODE: u16 = 1;
 const BYTECODE_SOURCE_AT_LEAST: u8 = 2;
 const BYTECODE_SOURCE_AT_MOST: u8 = 3;
 const HEADER: usize = 16;
 
-/// A listening TCP socket.
+/// One end of a TCP connection of this machine, or a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// What it is bound to.
@@ -49,17 +50,41 @@ impl Listener {
     }
 }
 
+/// All sockets that listen on any port, of both families.
+///
+/// # Errors
+/// When neither netlink nor `/proc/net` answers.
+pub fn all_listeners() -> io::Result<Vec<Listener>> {
+    listening(None)
+}
+
 /// All sockets that listen on `port`, of both families.
 ///
 /// # Errors
 /// When neither netlink nor `/proc/net` answers.
 pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
-    match [AddressFamily::Inet, AddressFamily::Inet6].map(|family| ask(family, port)) {
+    listening(Some(port))
+}
+
+/// This machine's ends of all connections that are open, of both families.
+///
+/// # Errors
+/// When neither netlink nor `/proc/net` answers.
+pub fn connected() -> io::Result<Vec<Listener>> {
+    look(TCP_ESTABLISHED, None)
+}
+
+fn listening(port: Option<u16>) -> io::Result<Vec<Listener>> {
+    look(TCP_LISTEN, port)
+}
+
+fn look(state: u32, port: Option<u16>) -> io::Result<Vec<Listener>> {
+    match [AddressFamily::Inet, AddressFamily::Inet6].map(|family| ask(family, state, port)) {
         [Ok(mut four), Ok(six)] => {
             four.extend(six);
             Ok(four)
         }
-        _ => from_proc(port),
+        _ => from_proc(state, port),
     }
 }
 
@@ -78,10 +103,10 @@ pub fn can_bind(address: SocketAddr) -> bool {
     bound.is_ok()
 }
 
-fn ask(family: AddressFamily, port: u16) -> io::Result<Vec<Listener>> {
+fn ask(family: AddressFamily, state: u32, port: Option<u16>) -> io::Result<Vec<Listener>> {
     let socket =
         socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
-    sendto(socket.as_raw_fd(), &request(family, port), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    sendto(socket.as_raw_fd(), &request(family, state, port), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
     let mut found = Vec::new();
     let mut buffer = [0_u8; 16 * 1024];
     loop {
@@ -92,18 +117,19 @@ fn ask(family: AddressFamily, port: u16) -> io::Result<Vec<Listener>> {
     }
 }
 
-/// `nlmsghdr`, `inet_diag_req_v2`, and a filter on the source port in the kernel's byte code.
-fn request(family: AddressFamily, port: u16) -> Vec<u8> {
+/// `nlmsghdr`, `inet_diag_req_v2`, and a filter on the source port, if one is asked for, in the kernel's byte code.
+fn request(family: AddressFamily, state: u32, port: Option<u16>) -> Vec<u8> {
     let mut filter = Vec::new();
+    let (lowest, highest) = port.map_or((0, u16::MAX), |port| (port, port));
     // Each comparison is an operation and an argument of 4 bytes each; `no` jumps past the end, which means reject.
-    for (code, left) in [(BYTECODE_SOURCE_AT_LEAST, 16_u16), (BYTECODE_SOURCE_AT_MOST, 8)] {
+    for (code, left, port) in [(BYTECODE_SOURCE_AT_LEAST, 16_u16, lowest), (BYTECODE_SOURCE_AT_MOST, 8, highest)] {
         filter.extend([code, 8]);
         filter.extend((left + 4).to_ne_bytes());
         filter.extend([0, 0]);
         filter.extend(port.to_ne_bytes());
     }
     let mut body = vec![if family == AddressFamily::Inet { 2 } else { 10 }, IPPROTO_TCP, 0, 0];
-    body.extend((1_u32 << TCP_LISTEN).to_ne_bytes());
+    body.extend((1_u32 << state).to_ne_bytes());
     body.extend([0; 48]);
     body.extend(20_u16.to_ne_bytes());
     body.extend(INET_DIAG_REQ_BYTECODE.to_ne_bytes());
@@ -118,7 +144,7 @@ fn request(family: AddressFamily, port: u16) -> Vec<u8> {
 }
 
 /// Returns whether more is to come.
-fn read_messages(mut bytes: &[u8], port: u16, found: &mut Vec<Listener>) -> io::Result<bool> {
+fn read_messages(mut bytes: &[u8], port: Option<u16>, found: &mut Vec<Listener>) -> io::Result<bool> {
     let broken = || io::Error::other("netlink gave a message that is too short");
     while bytes.len() >= HEADER {
         let length = bytes.first_chunk().map(|n| u32::from_ne_bytes(*n) as usize).ok_or_else(broken)?;
@@ -127,7 +153,9 @@ fn read_messages(mut bytes: &[u8], port: u16, found: &mut Vec<Listener>) -> io::
         match kind {
             NLMSG_DONE => return Ok(false),
             NLMSG_ERROR => return Err(io::Error::other("netlink refuses the question")),
-            SOCK_DIAG_BY_FAMILY => found.extend(read_listener(body).filter(|l| l.address.port() == port)),
+            SOCK_DIAG_BY_FAMILY => {
+                found.extend(read_listener(body).filter(|l| port.is_none_or(|port| l.address.port() == port)));
+            }
             _ => {}
         }
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -147,13 +175,13 @@ fn read_listener(body: &[u8]) -> Option<Listener> {
     Some(Listener { address: SocketAddr::new(ip, port), uid: number(64)?, inode: number(68)? })
 }
 
-fn from_proc(port: u16) -> io::Result<Vec<Listener>> {
+fn from_proc(state: u32, port: Option<u16>) -> io::Result<Vec<Listener>> {
     let mut found = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         match fs::read_to_string(table) {
             Ok(text) => {
-                let lines = text.lines().skip(1).filter_map(read_proc_line);
-                found.extend(lines.filter(|listener| listener.address.port() == port));
+                let lines = text.lines().skip(1).filter_map(|line| read_proc_line(line, state));
+                found.extend(lines.filter(|listener| port.is_none_or(|port| listener.address.port() == port)));
             }
             // No IPv6, no second table.
             Err(error) if error.kind() == io::ErrorKind::NotFound && table.ends_with('6') => {}
@@ -163,10 +191,10 @@ fn from_proc(port: u16) -> io::Result<Vec<Listener>> {
     Ok(found)
 }
 
-fn read_proc_line(line: &str) -> Option<Listener> {
+fn read_proc_line(line: &str, state: u32) -> Option<Listener> {
     let fields: Vec<_> = line.split_ascii_whitespace().collect();
     let (address, port) = fields.get(1)?.split_once(':')?;
-    if *fields.get(3)? != "0A" {
+    if *fields.get(3)? != format!("{state:02X}") {
         return None;
     }
     let words: Option<Vec<[u8; 4]>> = (0..address.len() / 8)
@@ -196,7 +224,7 @@ mod tests {
         let port = four.local_addr().unwrap().port();
         let six = TcpListener::bind(("::1", port));
         let mut diag = listeners(port).unwrap();
-        let mut proc = from_proc(port).unwrap();
+        let mut proc = from_proc(TCP_LISTEN, Some(port)).unwrap();
         diag.sort_by_key(|l| l.inode);
         proc.sort_by_key(|l| l.inode);
         assert_eq!(diag, proc);
@@ -205,7 +233,13 @@ mod tests {
         let any = SocketAddr::from(([0, 0, 0, 0], port));
         assert!(!can_bind(address) && !can_bind(any), "a wildcard meets it");
         assert!(diag.iter().any(|l| l.address == address));
-        drop((four, six));
+        let all = all_listeners().unwrap();
+        assert!(diag.iter().all(|listener| all.contains(listener)));
+        let client = std::net::TcpStream::connect(address).unwrap();
+        let ends = |all: Vec<Listener>| all.into_iter().find(|end| end.address == client.local_addr().unwrap());
+        let end = ends(connected().unwrap()).unwrap();
+        assert_eq!(Some(end), ends(from_proc(TCP_ESTABLISHED, None).unwrap()));
+        drop((four, six, client));
         assert!(can_bind(address) && can_bind(any));
     }
 

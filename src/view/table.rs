@@ -1,4 +1,4 @@
-//! Tables of plain columns, and the one of the status: NAME PHASE HEALTH PORT PID UPTIME RESTARTS URL.
+//! Tables. That of the status: NAME PHASE HEALTH PORT PID UPTIME RESTARTS URL.
 
 use std::time::Duration;
 
@@ -33,22 +33,27 @@ pub fn at_rest(instances: &[(String, Option<u16>)]) -> String {
 }
 
 fn rows(rows: impl Iterator<Item = [String; 8]>) -> String {
-    let head = ["NAME", "PHASE", "HEALTH", "PORT", "PID", "UPTIME", "RESTARTS", "URL"].map(str::to_owned);
-    columns(&[head].into_iter().chain(rows).collect::<Vec<_>>(), [3, 4, 6].as_slice())
+    let head = ["NAME", "PHASE", "HEALTH", "PORT", "PID", "UPTIME", "RESTARTS", "URL"];
+    aligned(head, rows, &[3, 4, 6])
 }
 
-/// One line per row, columns as wide as they need to be and two spaces apart, those at `right` aligned to the right.
+/// Any table: one line per row, columns as wide as they need to be, no frame.
 #[must_use]
-pub fn columns<const N: usize>(rows: &[[String; N]], right: &[usize]) -> String {
+pub fn plain<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+    aligned(head, rows.iter().cloned(), &[])
+}
+
+/// Columns stand two spaces apart; those at `right` are aligned to the right.
+fn aligned<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>, right: &[usize]) -> String {
+    let rows: Vec<_> = [head.map(str::to_owned)].into_iter().chain(rows).collect();
     let mut widths = [0; N];
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.chars().count().max(*width);
         }
     }
     let mut table = String::new();
-    for row in rows {
-        let start = table.len();
+    for row in &rows {
         for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
             let gap = width - cell.chars().count();
             let (before, after) = if right.contains(&column) { (gap, 0) } else { (0, gap) };
@@ -56,7 +61,7 @@ pub fn columns<const N: usize>(rows: &[[String; N]], right: &[usize]) -> String 
             table.push_str(cell);
             table.extend(std::iter::repeat_n(' ', after + 2));
         }
-        table.truncate(table.trim_end().len().max(start));
+        table.truncate(table.trim_end_matches(' ').len());
         table.push('\n');
     }
     table.pop();

@@ -18,7 +18,7 @@ const WALK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/walk.py");
 const DJANGO_PATIENCE: &str = "60s";
 
 /// The sample fleet on ports of its own, beside a copy of the example.
-fn chat() -> Fleet {
+pub fn chat() -> Fleet {
     let mut yaml = fs::read_to_string(format!("{REPOSITORY}/instances.yaml")).unwrap();
     for (number, port) in ["8000", "8001", "8002"].into_iter().enumerate() {
         assert!(yaml.contains(&format!("port: {port}")), "the sample fleet has moved");
@@ -53,7 +53,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn python(fleet: &Fleet) -> Command {
+pub fn python(fleet: &Fleet) -> Command {
     let example = fleet.folder().join("examples/django_chat");
     let mut command = fleet.clean(Command::new(example.join(".venv/bin/python")));
     command.current_dir(example);

@@ -7,21 +7,24 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground up.
-const ROOMS: [&str; 11] =
-    ["model", "keeper", "config", "plan", "export", "machine", "view", "runtime", "control", "daemon", "cli"];
+const ROOMS: [&str; 14] = [
+    "model", "keeper", "config", "plan", "services", "export", "machine", "view", "runtime", "upkeep", "doctor",
+    "control", "daemon", "cli",
+];
 
 /// Rooms that may name fewer than all below them.
-const NARROW: [(&str, &[&str]); 6] = [
+const NARROW: [(&str, &[&str]); 7] = [
     ("keeper", &["model"]),
     ("config", &["model"]),
     ("plan", &["config", "model"]),
+    ("services", &["model"]),
     ("export", &["plan", "model"]),
     ("machine", &["plan", "model"]),
     ("view", &["machine", "plan", "model"]),
 ];
 
 /// Outside crates that may be named in some rooms only. `file` instead of a room: that file alone.
-const CRATES: [(&[&str], &[&str]); 9] = [
+const CRATES: [(&[&str], &[&str]); 14] = [
     (&["clap", "clap_complete", "clap_mangen", "anstream", "anstyle", "unicode_width"], &["cli"]),
     (&["humantime"], &["cli", "config"]),
     (&["annotate_snippets"], &["config"]),
@@ -31,6 +34,11 @@ const CRATES: [(&[&str], &[&str]); 9] = [
     (&["serde_yaml"], &["config/parse.rs", "cli/settings.rs"]),
     (&["tracing_subscriber"], &["daemon"]),
     (&["flate2"], &["runtime/compress.rs"]),
+    (&["redis"], &["services/redis.rs"]),
+    (&["postgres", "postgres_protocol"], &["services/postgres.rs"]),
+    (&["rusqlite"], &["services/sqlite.rs"]),
+    (&["landlock"], &["runtime/landlock.rs"]),
+    (&["sha2"], &["runtime/audit.rs", "services/postgres.rs"]),
 ];
 
 /// Outside crates of the rooms that may have next to none.

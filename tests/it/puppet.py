@@ -10,7 +10,8 @@ It listens on HOST:PORT of its environment. What it does by itself stands in PUP
     body=TEXT         answers /health/ with this text           flood=N           prints N numbered lines at its start
     say=TEXT          prints TEXT at its start                  last=TEXT         prints TEXT without line end when it crashes
     daemon=KIND       leaves a process behind, see `daemon`     leader-ends=MS    the first process ends after MS milliseconds
-    uid=N             becomes user N once it listens
+    uid=N             becomes user N once it listens            cookie=NAME       answers / with a cookie of this name
+    writes=PATH       writes there when asked for /health/?write=1, or another page that ends so
 
 What it does when asked (GET):
 
@@ -22,6 +23,7 @@ What it does when asked (GET):
     /count            how many lines it was asked to print so far
     /bomb?N:MS        N processes that fork away every MS ms     /spin?N           N busy loops, for at most 20 s
     /eat?N            takes N MiB of memory
+    /open?PATH        opens this file for writing, and keeps it open
     /pid              its pid                               /line             answers each line with its pid, for ever
 
 A daemon is forked twice, in its own session, and minds no SIGTERM. KIND: `plain`, `port` (keeps the listening socket),
@@ -40,6 +42,7 @@ WORDS = dict((word.split("=", 1) + [""])[:2] for word in os.environ.get("PUPPET"
 HOST = os.environ.get("HOST", "127.0.0.1")
 hanging = threading.Event()
 printing = threading.Lock()
+opened = []
 printed = 0
 
 
@@ -185,7 +188,14 @@ def answer(connection, listeners):
             time.sleep(1000)
         path, _, query = head.split(b" ")[1].decode().partition("?")
         code, body, more, after = 200, "ok\n", "", None
-        if path == "/health/":
+        if query.endswith("write=1") and "writes" in WORDS:
+            with open(WORDS["writes"], "ab", buffering=0) as file:
+                file.write(b"written\n")
+        if path == "/" and "cookie" in WORDS:
+            more = "Set-Cookie: %s=1; Path=/\r\n" % WORDS["cookie"]
+        elif path == "/open":
+            opened.append(open(unquote(query), "ab"))
+        elif path == "/health/":
             code = int(WORDS.get("status", 200))
             body = WORDS.get("body", "healthy") + "\n"
             if "location" in WORDS:

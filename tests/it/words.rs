@@ -2,7 +2,7 @@
 
 use crate::harness::Fleet;
 
-const VERBS: [&str; 20] = [
+const VERBS: [&str; 21] = [
     "apply",
     "upgrade",
     "up",
@@ -18,6 +18,7 @@ const VERBS: [&str; 20] = [
     "exec",
     "config",
     "check",
+    "doctor",
     "schema",
     "completions",
     "man",
