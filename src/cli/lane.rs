@@ -1,5 +1,6 @@
 //! Verbs that use a lane from outside: env, exec.
 
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -12,7 +13,7 @@ use super::report::{DONE, Failure, USAGE};
 use super::secrets::{HIDDEN, shown};
 use crate::plan::{self, Plan, spec::Spec};
 use crate::runtime::audit::{Act, Ending};
-use crate::runtime::{lane, look};
+use crate::runtime::{landlock, lane, look};
 
 /// `laneway env`.
 ///
@@ -97,6 +98,10 @@ pub fn exec(fleet: &Fleet, arguments: &Exec) -> Result<ExitCode, Failure> {
     // Its arguments may hold a secret. Once it is this process, nobody of laneway sees its end.
     let act = Act::of_command("exec", vec![spec.name.to_string()]).with(program.display().to_string());
     Audited::begin(&plan.state_dir, &act).end(&Ending { outcome: "started", detail: None });
+    let rules = landlock::rules(&plan, spec).map_err(failed)?;
+    if let Some(rules) = &rules {
+        landlock::enter_this(rules.as_fd()).map_err(|error| Failure::failed(format!("isolation: {error}")))?;
+    }
     let (name, rest) = arguments.command.split_first().ok_or_else(|| missing("no command".to_owned()))?;
     let error =
         Command::new(program).arg0(name).args(rest).current_dir(&spec.working_dir).env_clear().envs(environment).exec();

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::dotenv::is_variable_name;
 use super::health;
+use super::isolation;
 use super::keys::{BACKENDS, CONDITIONS, DEPENDENCY, ENGINES, ENV_FILE, FRAMEWORKS, POLICIES};
 use super::node::{Entry, Node, Scalar, Style, Value};
 use super::problem::{Fault, Place};
@@ -69,6 +70,9 @@ pub fn read(keys: &mut Keys<'_>, instance: &mut Instance, inherit: &dyn Fn(&str)
     }
     if let Some(nested) = keys.open_key("logging") {
         instance.logging = logging(nested);
+    }
+    if let Some(nested) = keys.open_key("isolation") {
+        instance.isolation = isolation::read(nested, instance, part);
     }
     instance.healthcheck = health::read(keys, part);
     instance.restart = restart(keys, part);

@@ -20,6 +20,7 @@ use crate::runtime::cgroup::Cgroups;
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::{Driver, Tools};
 use crate::runtime::home::Home;
+use crate::runtime::landlock;
 use crate::runtime::link::KeeperLink;
 use crate::runtime::probe::Prober;
 use crate::runtime::records::{Recorded, Records};
@@ -110,6 +111,9 @@ fn set_up(inheritance: Inheritance, is_first: bool) -> Result<Supervisor, String
         }
         check_neighbours(&plan)?;
     }
+    if is_first {
+        check_kernel(&plan)?;
+    }
     check_descriptors(&plan)?;
     Ok(Supervisor { plan: Arc::new(plan), home, fleet, launch, inheritance })
 }
@@ -131,6 +135,12 @@ pub(super) fn check_neighbours(plan: &Plan) -> Result<(), String> {
         return Ok(());
     }
     Err(collisions.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+/// Holds a plan against what this kernel can enforce.
+pub(super) fn check_kernel(plan: &Plan) -> Result<(), String> {
+    let mut refusals = landlock::refusals(plan);
+    refusals.next().map_or(Ok(()), |(spec, what)| Err(format!("{}: {what}\n  hint: {}", spec.name, landlock::HINT)))
 }
 
 /// Holds a plan against the limit of open files.

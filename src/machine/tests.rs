@@ -75,6 +75,7 @@ fn spec(name: &str) -> Spec {
         stop_grace_period: Duration::from_secs(10),
         depends_on: Vec::new(),
         logging: Logging { max_size: 1, max_files: 1, compress: false },
+        isolation: crate::plan::spec::Isolation::default(),
     }
 }
 

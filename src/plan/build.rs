@@ -10,7 +10,7 @@ use crate::model::InstanceId;
 
 use super::lane::Lane;
 use super::spec::{Dependency, Facts, HealthCheck, HealthTest, Plan, Spec};
-use super::{claims, environment, facts, order};
+use super::{claims, enforce, environment, facts, order};
 
 /// From the files to the plan, with all problems of both rooms at once.
 ///
@@ -52,6 +52,7 @@ pub fn build(settings: &Settings, caller: &BTreeMap<String, String>) -> Result<P
     };
     order::check(settings, &plan, &collector);
     claims::check(settings, &plan, &collector);
+    enforce::check(settings, &plan, &collector);
     let problems = collector.finish();
     if problems.is_empty() { Ok(plan) } else { Err(problems) }
 }
@@ -84,6 +85,7 @@ fn spec(lane: &Lane<'_>, ids: &HashMap<&str, u32>, caller: &BTreeMap<String, Str
         stop_grace_period: instance.stop_grace_period,
         depends_on: depends_on.collect(),
         logging: instance.logging,
+        isolation: enforce::isolation(lane, &facts),
         facts,
         working_dir,
     }

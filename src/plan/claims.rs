@@ -316,6 +316,12 @@ fn server(url: &str, default_port: u16) -> String {
     format!("{host}:{port}")
 }
 
+/// The port of a URL; none where it is a socket's path.
+pub(super) fn port_of(url: &str, default_port: u16) -> Option<u16> {
+    let server = server(url, default_port);
+    server.split('/').next()?.rsplit_once(':')?.1.parse().ok()
+}
+
 /// Pairs of overlapping claims that `apart` says are two parties': each claim is paired with the first that it meets.
 fn overlaps(claims: &[&Claim], apart: &dyn Fn(usize, usize) -> bool) -> Vec<(usize, usize)> {
     let mut sorted: Vec<usize> = (0..claims.len()).collect();

@@ -90,7 +90,7 @@ fn by_name(plan: &Plan) -> BTreeMap<&InstanceName, &Spec> {
 #[must_use]
 pub fn needs_restart(was: &Spec, is: &Spec) -> bool {
     // Every field is named, so that a new one has to be given its side.
-    let Spec { facts, command, working_dir, environment, pre_start, .. } = is;
+    let Spec { facts, command, working_dir, environment, pre_start, isolation, .. } = is;
     let Spec {
         name: _,
         facts: _,
@@ -106,9 +106,10 @@ pub fn needs_restart(was: &Spec, is: &Spec) -> bool {
         stop_grace_period: _,
         depends_on: _,
         logging: _,
+        isolation: _,
     } = was;
-    (facts, command, working_dir, environment, pre_start)
-        != (&was.facts, &was.command, &was.working_dir, &was.environment, &was.pre_start)
+    (facts, command, working_dir, environment, pre_start, isolation)
+        != (&was.facts, &was.command, &was.working_dir, &was.environment, &was.pre_start, &was.isolation)
 }
 
 fn fleet_parts(old: &Plan, new: &Plan) -> Vec<String> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 // What holds no placeholder is the same as written and as resolved; `config` owns those words.
-pub use crate::config::{Brake, CacheBackend, Condition, Framework, Logging, Preset, Restart, RestartPolicy};
+pub use crate::config::{Brake, CacheBackend, Condition, Enforced, Framework, Logging, Preset, Restart, RestartPolicy};
 use crate::model::{InstanceId, InstanceName, Signal};
 
 /// A whole fleet as resolved from one set of files, flags and variables.
@@ -69,6 +69,34 @@ pub struct Spec {
     pub depends_on: Vec<Dependency>,
     /// How large its logs grow.
     pub logging: Logging,
+    /// What the system keeps it from.
+    #[serde(default)]
+    pub isolation: Isolation,
+}
+
+/// What the system keeps an instance from: not a rule that it follows, but one that it cannot break.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Isolation {
+    /// Which parts, in their order.
+    pub enforce: Vec<Enforced>,
+    /// It may read only what it needs.
+    pub narrow_reads: bool,
+    /// More that it may read; absolute.
+    pub also_read: Vec<PathBuf>,
+    /// More that it may write; absolute.
+    pub also_write: Vec<PathBuf>,
+    /// The only TCP ports that it may connect to, those of its facts among them; `None` = all.
+    pub connect: Option<Vec<u16>>,
+    /// It starts without, where the kernel cannot.
+    pub may_be_missing: bool,
+}
+
+impl Isolation {
+    /// Whether `what` is enforced.
+    #[must_use]
+    pub fn has(&self, what: Enforced) -> bool {
+        self.enforce.contains(&what)
+    }
 }
 
 /// What is derived from the name: one formula each, in `facts.rs`.

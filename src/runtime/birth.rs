@@ -19,6 +19,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use super::clone;
+use super::landlock;
 use super::processes::pidfd_of;
 use super::records::BirthPlace;
 
@@ -43,6 +44,8 @@ pub struct Program<'a> {
     pub descriptors: u64,
     /// File mode mask.
     pub umask: u32,
+    /// The rules of Landlock that it enters.
+    pub rules: Option<BorrowedFd<'a>>,
     /// Where it notes its number, for a supervisor that succeeds this one.
     pub birth_place: Option<BirthPlace>,
 }
@@ -109,6 +112,7 @@ struct Prepared {
     birth_place: Option<BirthPlace>,
     limit: libc::rlimit,
     umask: libc::mode_t,
+    rules: Option<RawFd>,
     /// The error that kept the child from becoming its program; 0 if it did.
     failure: AtomicI32,
 }
@@ -137,6 +141,7 @@ pub fn give_birth(program: &Program<'_>, known: &Known) -> io::Result<Newborn> {
         birth_place: program.birth_place,
         limit: libc::rlimit { rlim_cur: program.descriptors.min(hard), rlim_max: hard },
         umask: program.umask,
+        rules: program.rules.map(|rules| rules.as_raw_fd()),
         failure: AtomicI32::new(0),
     };
     let born = born(program.cgroup.as_ref().map(AsFd::as_fd), &prepared, known);
@@ -220,11 +225,15 @@ fn set_up(prepared: &Prepared) -> nix::Result<()> {
         for (descriptor, number) in [(prepared.input, 0), (prepared.output, 1), (prepared.output, 2)] {
             done(libc::dup2(descriptor, number))?;
         }
-        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
         done(libc::chdir(prepared.directory.as_ptr()))?;
         done(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const prepared.limit))?;
         libc::umask(prepared.umask);
         raise_oom_score(c"/proc/self/oom_score_adj");
+        // After this it may do no more than its program.
+        if let Some(rules) = prepared.rules {
+            landlock::enter(rules)?;
+        }
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
         // The C library keeps signals 32 and 33 for itself and refuses to speak of them.
         for signal in (1..32).chain(34..=64) {
             libc::signal(signal, libc::SIG_DFL);

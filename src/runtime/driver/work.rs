@@ -14,6 +14,7 @@ use crate::machine::{Action, Event, Obstacle, Work};
 use crate::model::{Exit, Mono, Run, Signal};
 use crate::plan::spec::{HealthCheck, HealthTest, Plan, Spec};
 use crate::runtime::durable;
+use crate::runtime::landlock;
 use crate::runtime::lane;
 use crate::runtime::look;
 use crate::runtime::probe::Patient;
@@ -120,7 +121,8 @@ impl Driver {
                 let Some(HealthCheck { test: HealthTest::Command(words), .. }) = &spec.healthcheck else {
                     return Err(Obstacle::Resources { error: "no command".to_owned() });
                 };
-                job(spec, format!("{}-check-{number}", label(&for_command, run)), words, |_| Ok(output))
+                let label = format!("{}-check-{number}", label(&for_command, run));
+                job(&for_command, spec, label, words, |_| Ok(output))
             };
             let Living { tree, listener: known, check: under_way } = &living;
             let patient = Patient { spec, check, tree, known, under_way };
@@ -148,7 +150,7 @@ async fn make(
             };
             // Also before `pre_start`: migrating for a server that cannot start helps nobody.
             look::port(spec)?;
-            let job = job(spec, label(&plan, run), words, |spec| tools.keeper.pipe(run, spec))?;
+            let job = job(&plan, spec, label(&plan, run), words, |spec| tools.keeper.pipe(run, spec))?;
             Ok(Job { birth_place: Some(birth_place), ..job })
         }
     };
@@ -161,6 +163,7 @@ pub fn label(plan: &Plan, run: Run) -> String {
 }
 
 fn job(
+    plan: &Plan,
     spec: &Spec,
     label: String,
     words: &[String],
@@ -171,10 +174,11 @@ fn job(
         words => Obstacle::Lane { error: words, path },
     };
     let mut environment = lane::prepare(spec, durable::soon).map_err(broken)?;
+    let rules = landlock::rules(plan, spec).map_err(broken)?;
     environment.insert("LANEWAY_INSTANCE".into(), OsString::from(spec.name.as_str()));
     let path = spec.environment.get("PATH").map(String::as_str);
     let program = look::program(words, &spec.working_dir, path)?;
     let output = output(spec).map_err(|error| Obstacle::Resources { error: look::words(&error) })?;
     let (arguments, directory) = (words.to_vec(), spec.working_dir.clone());
-    Ok(Job { label, program, arguments, directory, environment, output, birth_place: None })
+    Ok(Job { label, program, arguments, directory, environment, output, rules, birth_place: None })
 }
