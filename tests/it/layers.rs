@@ -36,10 +36,10 @@ const CRATES: [(&[&str], &[&str]); 15] = [
     (&["tracing_subscriber"], &["daemon"]),
     (&["flate2"], &["runtime/compress.rs"]),
     (&["redis"], &["services/redis.rs"]),
-    (&["postgres"], &["services/postgres.rs"]),
+    (&["postgres", "postgres_protocol"], &["services/postgres.rs"]),
     (&["rusqlite"], &["services/sqlite.rs"]),
     (&["landlock"], &["runtime/landlock.rs"]),
-    (&["sha2"], &["runtime/audit.rs"]),
+    (&["sha2"], &["runtime/audit.rs", "services/postgres.rs"]),
 ];
 
 /// Outside crates of the rooms that may have next to none.

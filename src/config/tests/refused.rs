@@ -67,7 +67,7 @@ fn keys_of_later_versions_are_refused_and_not_ignored() {
     holds(
         "keys_of_later_versions_are_refused_and_not_ignored",
         &said([web(
-            "replicas: 3\nlisten: inherit\nisolation: strict\ndatabase: {create: true, max_connections: 20, template: x}\ncache: {clear: true}",
+            "replicas: 3\nlisten: inherit\nisolation: strict\ndatabase: {create: true, max_connections: 20, template: x}",
         )]),
     );
 }
