@@ -12,8 +12,8 @@ use super::node::{Entry, Node, Scalar, Style, Value};
 use super::problem::{Fault, Place};
 use super::reader::{Keys, join, printable};
 use super::settings::{
-    CacheBackend, CacheSettings, Clear, Condition, DatabaseSettings, DependencySettings, EnvFile, Instance, Logging,
-    Restart, RestartPolicy,
+    CacheBackend, CacheSettings, Clear, Condition, DatabaseSettings, DependencySettings, Engine, EnvFile, Instance,
+    Logging, Restart, RestartPolicy,
 };
 use super::value;
 
@@ -210,8 +210,19 @@ fn database(mut keys: Keys<'_>, part: Part) -> DatabaseSettings {
     let path = keys.take("path", value::filled_text);
     let url = keys.take("url", value::filled_text);
     let name = keys.take("name", value::filled_text);
-    for (key, value) in [("url", &url), ("name", &name)] {
-        if value.is_some()
+    let create = keys.take("create", value::boolean);
+    let admin_url = keys.take("admin_url", value::filled_text);
+    let max_connections = keys.take("max_connections", |node| value::whole(node, &1, &100_000));
+    let template = keys.take("template", value::filled_text);
+    let of_a_server = [
+        ("url", url.is_some()),
+        ("name", name.is_some()),
+        ("create", create == Some(true)),
+        ("admin_url", admin_url.is_some()),
+        ("max_connections", max_connections.is_some()),
+    ];
+    for (key, is_written) in of_a_server {
+        if is_written
             && engine.is_none()
             && part == Part::Whole
             && let Some(entry) = keys.entry(key)
@@ -220,8 +231,29 @@ fn database(mut keys: Keys<'_>, part: Part) -> DatabaseSettings {
             keys.report(entry.place, key, fault.hint("add `engine: postgres`, or use `path`"));
         }
     }
+    let engine = engine.unwrap_or_default();
+    let is_created = create == Some(true);
+    if engine == Engine::Postgres && part == Part::Whole {
+        let of_creation = [
+            ("admin_url", admin_url.is_some()),
+            ("max_connections", max_connections.is_some()),
+            ("template", template.is_some()),
+        ];
+        // Who says `create: false` turns off what another layer says.
+        for (key, _) in of_creation.into_iter().filter(|(_, is_written)| *is_written && create.is_none()) {
+            if let Some(entry) = keys.entry(key) {
+                let fault = Fault::new("has no effect on a database that laneway does not make");
+                keys.report(entry.place, key, fault.hint("add `create: true`"));
+            }
+        }
+        if is_created && admin_url.is_none() && keys.entry("admin_url").is_none() {
+            let fault = Fault::new("is missing, and somebody has to make the database");
+            let hint = "such as \"${PGADMIN_URL}\": the URL of a user with CREATEROLE and CREATEDB";
+            keys.report(keys.place(), "admin_url", fault.hint(hint));
+        }
+    }
     keys.finish();
-    DatabaseSettings { engine: engine.unwrap_or_default(), path, url, name }
+    DatabaseSettings { engine, path, url, name, create: is_created, admin_url, max_connections, template }
 }
 
 fn cache(mut keys: Keys<'_>, part: Part) -> CacheSettings {

@@ -336,7 +336,7 @@ pub static DEPENDENCY: [Key; 1] = [key(
 )];
 
 /// The keys of `database`.
-pub static DATABASE: [Key; 7] = [
+pub static DATABASE: [Key; 8] = [
     key(
         "engine",
         Takes::OneOf(&const { words(&ENGINES) }),
@@ -356,9 +356,31 @@ pub static DATABASE: [Key; 7] = [
         Unset::Formula("{project}_erp_{lane}"),
         "the database (postgres), at most 63 bytes",
     ),
-    later("create"),
-    later("max_connections"),
-    later("template"),
+    key(
+        "create",
+        Takes::Boolean,
+        Unset::Value("false"),
+        "whether laneway makes the database and a role that owns it, called as `name` unless `url` has a user (postgres)",
+    ),
+    key(
+        "admin_url",
+        Takes::Text("URL"),
+        Unset::Words("needed for `create`"),
+        "the administrator who makes them, with CREATEROLE and CREATEDB; no server ever gets it. Without `url` its host and \
+         port are the lane's too",
+    ),
+    key(
+        "max_connections",
+        Takes::Whole(1, 100_000),
+        NONE,
+        "most sessions of the role at a time (postgres, with `create`)",
+    ),
+    key(
+        "template",
+        Takes::Text("path or text"),
+        NONE,
+        "what the lane's database is a copy of when it is made: a file (sqlite), or a database (postgres, with `create`)",
+    ),
 ];
 
 /// The keys of `cache`.

@@ -223,6 +223,14 @@ pub struct DatabaseSettings {
     pub url: Option<String>,
     /// Template; for postgres.
     pub name: Option<String>,
+    /// Whether laneway makes it; for postgres.
+    pub create: bool,
+    /// Template; who makes it.
+    pub admin_url: Option<String>,
+    /// Most sessions of its role; for postgres.
+    pub max_connections: Option<u32>,
+    /// Template; a file or a database that it begins as a copy of.
+    pub template: Option<String>,
 }
 
 /// Kinds of database.

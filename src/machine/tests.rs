@@ -77,6 +77,7 @@ fn spec(name: &str) -> Spec {
         depends_on: Vec::new(),
         logging: Logging { max_size: 1, max_files: 1, compress: false },
         isolation: crate::plan::spec::Isolation::default(),
+        database_setup: None,
     }
 }
 

@@ -59,14 +59,13 @@ pub fn build(settings: &Settings, caller: &BTreeMap<String, String>) -> Result<P
 
 fn spec(lane: &Lane<'_>, ids: &HashMap<&str, u32>, caller: &BTreeMap<String, String>) -> Spec {
     let instance = lane.instance;
-    let facts = facts::derive(lane);
+    let (facts, database_setup) = facts::derive(lane);
     let environment = environment_of(lane, &facts, caller, &mut |_, _| {});
-    let pre_start = instance
-        .pre_start
-        .iter()
-        .enumerate()
-        .map(|(index, words)| command(lane, &format!("pre_start[{index}]"), words))
-        .collect();
+    let written = instance.pre_start.iter().enumerate();
+    let written = written.map(|(index, words)| command(lane, &format!("pre_start[{index}]"), words));
+    // What a person would type; `runtime` knows that it is laneway itself.
+    let own = ["laneway", "db", "create", facts.lane.as_str()].map(str::to_owned).to_vec();
+    let pre_start = database_setup.iter().map(|_| own.clone()).chain(written).collect();
     let depends_on = instance.depends_on.iter().filter_map(|dependency| {
         let on = InstanceId(*ids.get(dependency.on.as_str())?);
         Some(Dependency { on, condition: dependency.condition })
@@ -85,6 +84,7 @@ fn spec(lane: &Lane<'_>, ids: &HashMap<&str, u32>, caller: &BTreeMap<String, Str
         depends_on: depends_on.collect(),
         logging: instance.logging,
         isolation: enforce::isolation(lane, &facts),
+        database_setup,
         facts,
         working_dir: working_dir(lane),
     }

@@ -15,7 +15,7 @@ use crate::config::{Collector, Fault, Instance, Settings};
 use crate::model::{InstanceId, InstanceName};
 
 use super::paths::{Disk, inode};
-use super::spec::{CacheBackend, Database, Facts, Plan, Spec};
+use super::spec::{CacheBackend, Database, DatabaseSetup, Facts, Plan, Spec};
 
 /// One thing that an instance has for itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -38,6 +38,8 @@ pub enum Kind {
     Port,
     /// A database on a server.
     Database,
+    /// A role of a server that laneway makes for a lane.
+    Role,
     /// A file's identity on the disk, which two names may share.
     Inode,
     /// A file or directory.
@@ -97,6 +99,7 @@ impl Claim {
         match self.kind {
             Kind::Port => format!("port {}", self.chain.first().map_or("", String::as_str)),
             Kind::Database => format!("the database {}", self.chain.join("/")),
+            Kind::Role => format!("the role {}", self.chain.join("/")),
             Kind::Inode => "this database file, under another name,".to_owned(),
             Kind::Path => format!("the path {}", self.path().display()),
             Kind::Cookie => format!("the cookie {last}"),
@@ -235,7 +238,7 @@ fn claims_of(spec: &Spec, disk: &mut Disk) -> Vec<Claim> {
     }
     add(Kind::Cookie, vec![facts.session_cookie.clone()], "cookies.session");
     add(Kind::Cookie, vec![facts.csrf_cookie.clone()], "cookies.csrf");
-    add_database(facts, disk, &mut add);
+    add_database(spec, disk, &mut add);
     add_prefixes(facts, &mut add);
     let paths = [
         (&facts.state, "state_dir"),
@@ -252,8 +255,8 @@ fn claims_of(spec: &Spec, disk: &mut Disk) -> Vec<Claim> {
     claims
 }
 
-fn add_database(facts: &Facts, disk: &mut Disk, add: &mut impl FnMut(Kind, Vec<String>, &str)) {
-    match &facts.database {
+fn add_database(spec: &Spec, disk: &mut Disk, add: &mut impl FnMut(Kind, Vec<String>, &str)) {
+    match &spec.facts.database {
         Database::Sqlite { path } => {
             add(Kind::Path, chain_of(&disk.canonical(path)), "database.path");
             if let Some(inode) = inode(path) {
@@ -262,6 +265,10 @@ fn add_database(facts: &Facts, disk: &mut Disk, add: &mut impl FnMut(Kind, Vec<S
         }
         Database::Postgres { url, name, .. } => {
             add(Kind::Database, vec![server(url, 5432), name.clone()], "database.url");
+            // Who made no roles may let several lanes use one.
+            if let Some(DatabaseSetup::Create { role, .. }) = &spec.database_setup {
+                add(Kind::Role, vec![server(url, 5432), role.clone()], "database.url");
+            }
         }
     }
 }

@@ -107,6 +107,7 @@ pub fn needs_restart(was: &Spec, is: &Spec) -> bool {
         depends_on: _,
         logging: _,
         isolation: _,
+        database_setup: _,
     } = was;
     // How a cache is reached from outside is no part of the process.
     let inside = |facts: &Facts| Facts { cache: Cache { clear: None, ..facts.cache.clone() }, ..facts.clone() };

@@ -27,7 +27,7 @@ const fn django(name: &'static str, key: &'static str, value: fn(&str, &Facts) -
     Row { name, key, django: true, value }
 }
 
-const TABLE: [Row; 24] = [
+const TABLE: [Row; 25] = [
     row("INSTANCE_NAME", "the instance's name", |instance, _| Some(instance.to_owned())),
     row("HOST", "host", |_, facts| Some(facts.host.to_string())),
     row("PORT", "port", |_, facts| facts.port.map(|port| port.to_string())),
@@ -35,6 +35,11 @@ const TABLE: [Row; 24] = [
     django("DJANGO_SERVER_PORT", "port", |_, facts| facts.port.map(|port| port.to_string())),
     row("DATABASE_URL", "database", |_, facts| Some(database_url(&facts.database))),
     row("DATABASE_NAME", "database", |_, facts| Some(database_name(&facts.database))),
+    // What PostgreSQL's own library says of its sessions unless it is told otherwise.
+    row("PGAPPNAME", "database", |_, facts| match &facts.database {
+        Database::Sqlite { .. } => None,
+        Database::Postgres { application_name, .. } => Some(application_name.clone()),
+    }),
     row("CACHE_BACKEND", "cache.backend", |_, facts| Some(backend(facts.cache.backend).to_owned())),
     row("CACHE_URL", "cache.url", |_, facts| facts.cache.url.clone()),
     row("CACHE_KEY_PREFIX", "cache.prefix", |_, facts| Some(facts.cache.prefix.clone())),

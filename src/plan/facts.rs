@@ -7,7 +7,7 @@ use crate::config::{CacheBackend, Clear, Engine, Fault, is_token};
 
 use super::build;
 use super::lane::Lane;
-use super::spec::{Cache, Database, Facts};
+use super::spec::{Cache, Database, DatabaseSetup, Facts};
 
 const DATABASE_FILE: &str = "{state}/db_{lane}.sqlite3";
 const DATABASE_NAME: &str = "{project}_erp_{lane}";
@@ -26,26 +26,29 @@ const ACCESS_LOG: &str = "{state}/log/access.log";
 /// A guest in a lane writes beside the owner, not into its file.
 const GUEST_ACCESS_LOG: &str = "{state}/log/{instance}.access.fifo";
 const SECRET_FILE: &str = "{state}/secrets/secret_key";
+const DATABASE_PASSWORD: &str = "{state}/secrets/database_password";
 const CHANNELS_PREFIX: &str = "{project}_{lane}";
 
 /// What PostgreSQL takes of a name; it cuts the rest off, and two names could become one.
 const MAX_DATABASE_NAME: usize = 63;
 
-/// The facts of `lane`'s instance: those of the lane from its owner, the rest its own.
-pub fn derive(lane: &Lane<'_>) -> Facts {
+/// The facts of `lane`'s instance: those of the lane from its owner, the rest its own; and how the lane's database comes
+/// into being, where that is laneway's.
+pub fn derive(lane: &Lane<'_>) -> (Facts, Option<DatabaseSetup>) {
     let instance = lane.instance;
     let owner = lane.owner;
     let is_guest = owner.name != instance.name;
     let home = Lane { instance: owner, ..*lane };
     let text = |key: &str, own: Option<&String>, formula: &str| home.fill(key, own.map_or(formula, String::as_str));
     let path = |key: &str, own: Option<&String>, formula: &str| home.path(key, own.map_or(formula, String::as_str));
+    let (database, setup) = database(&home);
     let facts = Facts {
         framework: instance.framework,
         lane: owner.name.clone(),
         host: instance.host,
         port: instance.port,
         state: lane.state(),
-        database: database(&home),
+        database,
         cache: cache(&home),
         session_cookie: text("cookies.session", owner.session_cookie.as_ref(), SESSION_COOKIE),
         csrf_cookie: text("cookies.csrf", owner.csrf_cookie.as_ref(), CSRF_COOKIE),
@@ -62,7 +65,7 @@ pub fn derive(lane: &Lane<'_>) -> Facts {
     if !is_guest {
         check(lane, &facts);
     }
-    facts
+    (facts, setup)
 }
 
 /// The formula of the fact that `key` decides over, where there is one.
@@ -88,25 +91,89 @@ pub fn formula(key: &str, backend: CacheBackend) -> Option<&'static str> {
     })
 }
 
-fn database(home: &Lane<'_>) -> Database {
+fn database(home: &Lane<'_>) -> (Database, Option<DatabaseSetup>) {
     let own = &home.instance.database;
     if own.engine == Engine::Sqlite {
-        return Database::Sqlite { path: home.path("database.path", own.path.as_deref().unwrap_or(DATABASE_FILE)) };
+        let path = home.path("database.path", own.path.as_deref().unwrap_or(DATABASE_FILE));
+        let template = own.template.as_ref().map(|template| home.path("database.template", template));
+        if template.as_ref() == Some(&path) {
+            let place = home.instance.origin("database.template");
+            home.report(place, "database.template", Fault::new("is the lane's own database").hint("name another file"));
+        }
+        return (Database::Sqlite { path }, template.map(|template| DatabaseSetup::Copy { template }));
     }
+    let place = || home.instance.origin("database.url");
     let formula = home.fill("database.name", own.name.as_deref().unwrap_or(DATABASE_NAME));
-    let Some(url) = &own.url else {
-        let fault = Fault::new("is missing, and postgres needs to know its server");
-        let hint = "such as \"postgres://user:password@127.0.0.1:5432\"; the database's name is filled in";
-        home.report(home.instance.origin("database"), "database.url", fault.hint(hint));
-        return Database::Postgres { url: String::new(), name: formula, application_name: String::new() };
-    };
-    let url = home.fill("database.url", url);
-    let (url, name) = with_database(home, &url, formula);
-    if name.len() > MAX_DATABASE_NAME {
-        let what = format!("the database's name `{name}` is longer than {MAX_DATABASE_NAME} bytes");
-        home.report(home.instance.origin("database.name"), "database.name", Fault::new(what).hint("shorten it"));
+    let admin_url = own.admin_url.as_ref().map(|url| home.fill("database.admin_url", url)).filter(|_| own.create);
+    if let Some(admin_url) = &admin_url
+        && !is_of_postgres(admin_url)
+    {
+        let fault = Fault::new("is no URL of a PostgreSQL server").hint("it begins with postgres://");
+        home.report(home.instance.origin("database.admin_url"), "database.admin_url", fault);
     }
-    Database::Postgres { url, name, application_name: home.fill("", APPLICATION_NAME) }
+    let url = match (&own.url, &admin_url) {
+        (Some(url), _) => home.fill("database.url", url),
+        // The same server; neither its user nor its database.
+        (None, Some(admin_url)) => format!("postgres://{}", parts(admin_url).1),
+        (None, None) => {
+            let fault = Fault::new("is missing, and postgres needs to know its server");
+            let hint = "such as \"postgres://user:password@127.0.0.1:5432\"; the database's name is filled in";
+            // Whoever left out `admin_url` has been told.
+            if !own.create {
+                home.report(home.instance.origin("database"), "database.url", fault.hint(hint));
+            }
+            let database = Database::Postgres { url: String::new(), name: formula, application_name: String::new() };
+            return (database, None);
+        }
+    };
+    let (url, name) = with_database(home, &url, formula);
+    let (url, role) = if own.create { with_role(home, &url, &name) } else { (url, String::new()) };
+    for (what, key, name) in [("database", "database.name", &name), ("role", "database.url", &role)] {
+        if name.len() > MAX_DATABASE_NAME {
+            let what = format!("the {what}'s name `{name}` is longer than {MAX_DATABASE_NAME} bytes");
+            home.report(home.instance.origin(key), key, Fault::new(what).hint("shorten it"));
+        }
+    }
+    if admin_url.as_deref().is_some_and(|admin_url| user_of(admin_url) == Some(&role)) {
+        let fault = Fault::new(format!("has the administrator `{role}`, who cannot be the lane's own role"));
+        home.report(place(), "database.url", fault.hint("take the user out of `url` to get the lane's own"));
+    }
+    let setup = admin_url.map(|admin_url| DatabaseSetup::Create {
+        role,
+        password_file: home.path("", DATABASE_PASSWORD),
+        admin_url,
+        max_connections: own.max_connections,
+        template: own.template.as_ref().map(|template| home.fill("database.template", template)),
+    });
+    (Database::Postgres { url, name, application_name: home.fill("", APPLICATION_NAME) }, setup)
+}
+
+fn is_of_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
+/// User and password, the server, and what follows it, of a URL.
+fn parts(url: &str) -> (Option<&str>, &str, &str) {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (login, server) = authority.rsplit_once('@').map_or((None, authority), |(login, server)| (Some(login), server));
+    (login, server, tail)
+}
+
+fn user_of(url: &str) -> Option<&str> {
+    parts(url).0.map(|login| login.split(':').next().unwrap_or_default())
+}
+
+/// The URL with a role in it, and that role: the URL's own user where it has one, else one called as the database.
+fn with_role(home: &Lane<'_>, url: &str, database: &str) -> (String, String) {
+    let (login, server, tail) = parts(url);
+    if login.is_some_and(|login| login.contains(':')) {
+        let fault = Fault::new("has a password, and with `create: true` laneway makes one that nobody has to know");
+        let hint = "take it out; it is kept beside the lane's secret";
+        home.report(home.instance.origin("database.url"), "database.url", fault.hint(hint));
+    }
+    let role = user_of(url).filter(|user| !user.is_empty()).unwrap_or(database);
+    (format!("postgres://{role}@{server}{tail}"), role.to_owned())
 }
 
 /// The URL with a database in it, and that database: the URL's own where it names one.

@@ -14,7 +14,7 @@ use crate::model::InstanceName;
 
 use super::build::{Giver, env_file_path, environment_of};
 use super::lane::Lane;
-use super::spec::{HealthTest, Plan, Spec};
+use super::spec::{Database, DatabaseSetup, HealthTest, Plan, Spec};
 use super::{environment, facts};
 
 /// One value and where it comes from.
@@ -119,7 +119,7 @@ struct Table<'a> {
 }
 
 /// The keys in the order of the reference, and where their values are in a spec.
-const ROWS: [(&str, &str); 54] = [
+const ROWS: [(&str, &str); 58] = [
     ("command", "/command"),
     ("working_dir", "/working_dir"),
     ("framework", "/facts/framework"),
@@ -135,6 +135,10 @@ const ROWS: [(&str, &str); 54] = [
     ("database.path", "/facts/database/path"),
     ("database.url", "/facts/database/url"),
     ("database.name", "/facts/database/name"),
+    ("database.create", ""),
+    ("database.admin_url", "/database_setup/admin_url"),
+    ("database.max_connections", "/database_setup/max_connections"),
+    ("database.template", "/database_setup/template"),
     ("cache.backend", "/facts/cache/backend"),
     ("cache.url", "/facts/cache/url"),
     ("cache.prefix", "/facts/cache/prefix"),
@@ -199,7 +203,9 @@ impl Table<'_> {
                 }
                 "inherit_env" => self.add(key, Value::from(instance.inherit_env.clone())),
                 "pre_start" => {
-                    for (index, command) in spec.pre_start.iter().enumerate() {
+                    // The one that nobody wrote is laneway's own.
+                    let own = usize::from(spec.is_own_step(0));
+                    for (index, command) in spec.pre_start.iter().skip(own).enumerate() {
                         self.add(&format!("pre_start[{index}]"), Value::from(command.clone()));
                     }
                 }
@@ -208,6 +214,12 @@ impl Table<'_> {
                         let condition = serde_json::to_value(resolved.condition).unwrap_or_default();
                         let name = &plan.spec(resolved.on).name;
                         self.add_at(format!("depends_on.{name}"), written.place, condition);
+                    }
+                }
+                "database.create" => {
+                    if let Database::Postgres { .. } = spec.facts.database {
+                        let is_created = matches!(spec.database_setup, Some(DatabaseSetup::Create { .. }));
+                        self.add(key, Value::from(is_created));
                     }
                 }
                 "healthcheck" => self.question(&value),

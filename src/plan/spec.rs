@@ -74,6 +74,10 @@ pub struct Spec {
     /// What the system keeps it from.
     #[serde(default)]
     pub isolation: Isolation,
+    /// What laneway does for the lane's database before anything runs in it. Where there is something, it stands first in
+    /// `pre_start`.
+    #[serde(default)]
+    pub database_setup: Option<DatabaseSetup>,
 }
 
 /// What the system keeps an instance from: not a rule that it follows, but one that it cannot break.
@@ -159,6 +163,30 @@ pub enum Database {
         name: String,
         /// What the server shows of its sessions.
         application_name: String,
+    },
+}
+
+/// How a lane's database comes into being.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "how")]
+pub enum DatabaseSetup {
+    /// A file is copied.
+    Copy {
+        /// Absolute.
+        template: PathBuf,
+    },
+    /// A role and its database are made on a server.
+    Create {
+        /// The role; its URL in `Database` has no password, `runtime` adds it as it adds the secret.
+        role: String,
+        /// Holds the role's password; made at the first need.
+        password_file: PathBuf,
+        /// The administrator. For no process but laneway's own.
+        admin_url: String,
+        /// Most sessions of the role at a time.
+        max_connections: Option<u32>,
+        /// The database that it begins as a copy of.
+        template: Option<String>,
     },
 }
 
@@ -282,6 +310,12 @@ impl Spec {
     #[must_use]
     pub fn log_file(&self) -> PathBuf {
         self.facts.log_dir.join(format!("{}.log", self.name))
+    }
+
+    /// Whether the `pre_start` command at `position` is laneway's own: that which makes the database.
+    #[must_use]
+    pub fn is_own_step(&self, position: usize) -> bool {
+        position == 0 && self.database_setup.is_some()
     }
 
     /// Where people reach it: the address that it binds, or loopback for a wildcard.

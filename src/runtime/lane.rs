@@ -11,10 +11,14 @@ use nix::libc::{O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK};
 use nix::sys::stat::Mode;
 
 use super::beneath::Root;
-use crate::plan::spec::{Database, Spec};
+use crate::plan::spec::{Database, DatabaseSetup, Spec};
+use crate::services::postgres;
 
 /// Random bytes of a secret; in letters it becomes 64.
 const SECRET_BYTES: usize = 48;
+
+/// Tells laneway's own step which lane it is for; in the environment, since the administrator's URL is in it.
+pub const SPEC_VARIABLE: &str = "LANEWAY_SPEC";
 
 /// What could not be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +57,52 @@ pub fn prepare(
     if facts.secret_in_environment {
         environment.insert("SECRET_KEY".into(), secret.into());
     }
+    if let Some(url) = url_with_password(&mut root, spec)? {
+        environment.insert("DATABASE_URL".into(), url.into());
+    }
     Ok(environment)
+}
+
+/// The URL by which the lane reaches its database on a server, with the password of its role; `None` where the database
+/// is a file.
+///
+/// # Errors
+/// Names the file of the password, where it cannot be read or made.
+pub fn database_url(spec: &Spec) -> Result<Option<String>, LaneError> {
+    let with_password = url_with_password(&mut Root::new(state_dir(spec)), spec)?;
+    Ok(with_password.or_else(|| match &spec.facts.database {
+        Database::Sqlite { .. } => None,
+        Database::Postgres { url, .. } => Some(url.clone()),
+    }))
+}
+
+/// The password of the lane's role, made at the first call; `None` where laneway makes no role.
+///
+/// # Errors
+/// As [`database_url`].
+pub fn database_password(spec: &Spec) -> Result<Option<String>, LaneError> {
+    password_beneath(&mut Root::new(state_dir(spec)), spec)
+}
+
+fn url_with_password(root: &mut Root<'_>, spec: &Spec) -> Result<Option<String>, LaneError> {
+    let Database::Postgres { url, .. } = &spec.facts.database else { return Ok(None) };
+    let password = password_beneath(root, spec)?;
+    Ok(password.map(|password| postgres::with_password(url, &password)))
+}
+
+fn password_beneath(root: &mut Root<'_>, spec: &Spec) -> Result<Option<String>, LaneError> {
+    match &spec.database_setup {
+        Some(DatabaseSetup::Create { password_file, .. }) => kept(root, password_file, at_once).map(Some),
+        Some(DatabaseSetup::Copy { .. }) | None => Ok(None),
+    }
+}
+
+/// Makes a directory of the lane, or one that the user chose elsewhere.
+///
+/// # Errors
+/// Names it.
+pub fn directory(spec: &Spec, path: &Path) -> Result<(), LaneError> {
+    at(path, Root::new(state_dir(spec)).directory(path)).map(drop)
 }
 
 /// The secret of the lane, made at the first call.
@@ -79,7 +128,15 @@ fn secret_beneath(
     spec: &Spec,
     new_secret: impl FnOnce(File) -> io::Result<()>,
 ) -> Result<String, LaneError> {
-    let path = &spec.facts.secret_file;
+    kept(root, &spec.facts.secret_file, new_secret)
+}
+
+/// The secret in the file `path`, made at the first call.
+fn kept(
+    root: &mut Root<'_>,
+    path: &Path,
+    new_secret: impl FnOnce(File) -> io::Result<()>,
+) -> Result<String, LaneError> {
     let place = at(path, root.place(path))?;
     let secret = match read_secret(place.path()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => make_secret(place.path())

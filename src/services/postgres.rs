@@ -118,6 +118,8 @@ pub struct Database {
     pub is_open_to_all: bool,
     /// Sessions in it now, the asking one not among them.
     pub connections: u32,
+    /// What is said of it.
+    pub comment: Option<String>,
 }
 
 /// What a role shall be.
@@ -279,7 +281,8 @@ impl Server {
              CASE WHEN has_database_privilege(d.oid, 'CONNECT') THEN pg_database_size(d.oid) END, \
              datacl IS NULL OR EXISTS (SELECT FROM aclexplode(datacl) \
                                        WHERE grantee = 0 AND privilege_type = 'CONNECT'), \
-             (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid AND pid <> pg_backend_pid()) \
+             (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid AND pid <> pg_backend_pid()), \
+             shobj_description(oid, 'pg_database') \
              FROM pg_database d WHERE datname = $1",
             &[&name],
         )?;
@@ -288,6 +291,7 @@ impl Server {
             size: row.get::<_, Option<i64>>(1).map(i64::unsigned_abs),
             is_open_to_all: row.get(2),
             connections: u32::try_from(row.get::<_, i64>(3)).unwrap_or(u32::MAX),
+            comment: row.get(4),
         }))
     }
 
@@ -309,9 +313,9 @@ impl Server {
     /// [`Trouble::Exists`] when it is there; else the server's.
     pub fn make_role(&mut self, wish: &RoleWish<'_>) -> Result<(), PostgresError> {
         let name = identifier(wish.name);
-        let made = format!("CREATE ROLE {name} {}", attributes(wish));
-        self.run(&made)?;
-        self.run(&format!("COMMENT ON ROLE {name} IS {}", literal(wish.comment)))
+        // In one message, and so in one transaction: no role is there without its comment.
+        let comment = literal(wish.comment);
+        self.run(&format!("CREATE ROLE {name} {}; COMMENT ON ROLE {name} IS {comment}", attributes(wish)))
     }
 
     /// Makes an existing role what it shall be.
@@ -320,19 +324,11 @@ impl Server {
     /// The server's.
     pub fn mend_role(&mut self, wish: &RoleWish<'_>) -> Result<(), PostgresError> {
         let name = identifier(wish.name);
-        self.run(&format!("ALTER ROLE {name} {}", attributes(wish)))?;
-        self.run(&format!("COMMENT ON ROLE {name} IS {}", literal(wish.comment)))
+        let comment = literal(wish.comment);
+        self.run(&format!("ALTER ROLE {name} {}; COMMENT ON ROLE {name} IS {comment}", attributes(wish)))
     }
 
-    /// Limits the sessions of a role; `None` = no limit.
-    ///
-    /// # Errors
-    /// The server's.
-    pub fn limit_role(&mut self, name: &str, max_connections: Option<u32>) -> Result<(), PostgresError> {
-        self.run(&format!("ALTER ROLE {} CONNECTION LIMIT {}", identifier(name), limit(max_connections)))
-    }
-
-    /// Makes a database that `owner` owns, of `template` where one is given, and lets nobody else connect.
+    /// Makes a database that `owner` owns, of `template` where one is given. Every role may connect to it as yet.
     ///
     /// # Errors
     /// [`Trouble::Exists`] when it is there, [`Trouble::InUse`] when somebody is connected to the template; else the
@@ -343,8 +339,15 @@ impl Server {
             self.run(&format!("GRANT {} TO CURRENT_USER", identifier(owner)))?;
         }
         let template = template.map(|template| format!(" TEMPLATE {}", identifier(template))).unwrap_or_default();
-        self.run(&format!("CREATE DATABASE {} OWNER {}{template}", identifier(name), identifier(owner)))?;
-        self.close_to_all(name)
+        self.run(&format!("CREATE DATABASE {} OWNER {}{template}", identifier(name), identifier(owner)))
+    }
+
+    /// Says something of a database.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn note_database(&mut self, name: &str, comment: &str) -> Result<(), PostgresError> {
+        self.run(&format!("COMMENT ON DATABASE {} IS {}", identifier(name), literal(comment)))
     }
 
     /// Takes the right to connect from all but the owner.
@@ -360,19 +363,38 @@ impl Server {
     /// # Errors
     /// The server's.
     pub fn hand_over(&mut self, to: &str) -> Result<(), PostgresError> {
-        let to = identifier(to);
-        // What belongs to an extension or the server itself stays where it is.
-        let statements = "SELECT format('ALTER %s %I.%I OWNER TO ', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' \
-             WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END, \
-             n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-             WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname NOT LIKE 'pg\\_%' \
-             AND n.nspname <> 'information_schema' AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid \
-             AND d.classid = 'pg_class'::regclass AND d.deptype IN ('e', 'a', 'i')) \
-             UNION ALL SELECT format('ALTER SCHEMA %I OWNER TO ', nspname) FROM pg_namespace \
-             WHERE nspname NOT LIKE 'pg\\_%' AND nspname NOT IN ('information_schema', 'public')";
-        let rows = self.ask(statements, &[])?;
-        let all: Vec<String> = rows.iter().map(|row| format!("{}{to}", row.get::<_, String>(0))).collect();
+        // What belongs to an extension, to the server or to a table goes its own way.
+        let statements = "WITH heir AS (SELECT oid FROM pg_roles WHERE rolname = $1), \
+             ours AS (SELECT oid, nspname FROM pg_namespace \
+                      WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'), \
+             apart AS (SELECT classid, objid FROM pg_depend WHERE deptype IN ('e', 'a', 'i')) \
+             SELECT format('ALTER %s %I.%I OWNER TO %I', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' \
+                 WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END, \
+                 ours.nspname, c.relname, $1) \
+             FROM pg_class c JOIN ours ON ours.oid = c.relnamespace, heir \
+             WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relowner <> heir.oid \
+             AND ('pg_class'::regclass, c.oid) NOT IN (SELECT classid, objid FROM apart) \
+             UNION ALL SELECT format('ALTER TYPE %I.%I OWNER TO %I', ours.nspname, t.typname, $1) \
+             FROM pg_type t JOIN ours ON ours.oid = t.typnamespace, heir \
+             WHERE t.typtype IN ('e', 'd', 'r') AND t.typowner <> heir.oid \
+             AND ('pg_type'::regclass, t.oid) NOT IN (SELECT classid, objid FROM apart) \
+             UNION ALL SELECT format('ALTER ROUTINE %s OWNER TO %I', p.oid::regprocedure, $1) \
+             FROM pg_proc p JOIN ours ON ours.oid = p.pronamespace, heir WHERE p.proowner <> heir.oid \
+             AND ('pg_proc'::regclass, p.oid) NOT IN (SELECT classid, objid FROM apart) \
+             UNION ALL SELECT format('ALTER SCHEMA %I OWNER TO %I', ours.nspname, $1) \
+             FROM ours JOIN pg_namespace n USING (oid), heir \
+             WHERE ours.nspname <> 'public' AND n.nspowner <> heir.oid";
+        let rows = self.ask(statements, &[&to])?;
+        let all: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         if all.is_empty() { Ok(()) } else { self.run(&all.join(";")) }
+    }
+
+    /// Removes everything in the connected database that the connected role owns.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn empty(&mut self) -> Result<(), PostgresError> {
+        self.run("DROP OWNED BY CURRENT_USER CASCADE")
     }
 
     /// Removes a database, and ends whoever is connected to it.
@@ -495,6 +517,14 @@ pub fn with_database(url: &str, database: &str) -> String {
     let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     format!("{scheme}://{authority}/{}{query}", encoded(database))
+}
+
+/// Whether `url` names a database.
+#[must_use]
+pub fn has_database(url: &str) -> bool {
+    let address = url.split('?').next().unwrap_or_default();
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    rest.split_once('/').is_some_and(|(_, database)| !database.is_empty())
 }
 
 /// A name as it stands in a URL.

@@ -3,3 +3,5 @@
 //!
 //! Knows the plan and the services, no terminal: questions, progress and tables are `cli`'s. It blocks; the supervisor calls
 //! it on a thread of its own.
+
+pub mod database;

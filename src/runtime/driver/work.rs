@@ -1,8 +1,10 @@
 //! Runs of instances: made, found again, swept, checked. Each works in a task of its own and reports a fact.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,6 +152,12 @@ async fn make(
             };
             // Also before `pre_start`: migrating for a server that cannot start helps nobody.
             look::port(spec)?;
+            if let Work::PreStart(position) = work
+                && spec.is_own_step(position)
+            {
+                let job = own_job(spec, label(&plan, run), |spec| tools.keeper.pipe(run, spec))?;
+                return Ok(Job { birth_place: Some(birth_place), ..job });
+            }
             let job = job(&plan, spec, label(&plan, run), words, |spec| tools.keeper.pipe(run, spec))?;
             Ok(Job { birth_place: Some(birth_place), ..job })
         }
@@ -162,6 +170,26 @@ pub fn label(plan: &Plan, run: Run) -> String {
     format!("{}-{}", plan.spec(run.instance).name, run.generation)
 }
 
+/// Making the lane's database: laneway itself, in the lane, logged as what the user wrote. It may wait for a server, so it
+/// is no work for a thread of the supervisor's; and it alone gets the administrator's URL.
+fn own_job(spec: &Spec, label: String, output: impl FnOnce(&Spec) -> io::Result<OwnedFd>) -> Result<Job, Obstacle> {
+    prepare(spec)?;
+    let bare = Spec { environment: BTreeMap::new(), inherited: BTreeSet::new(), ..spec.clone() };
+    let scarce = |error: String| Obstacle::Resources { error };
+    let bare = serde_json::to_string(&bare).map_err(|error| scarce(error.to_string()))?;
+    Ok(Job {
+        label,
+        program: PathBuf::from("/proc/self/exe"),
+        arguments: ["laneway", "make-database"].map(str::to_owned).to_vec(),
+        directory: PathBuf::from("/"),
+        environment: BTreeMap::from([(lane::SPEC_VARIABLE.into(), bare.into())]),
+        output: output(spec).map_err(|error| scarce(look::words(&error)))?,
+        // It does what the instance may not.
+        rules: None,
+        birth_place: None,
+    })
+}
+
 fn job(
     plan: &Plan,
     spec: &Spec,
@@ -169,11 +197,7 @@ fn job(
     words: &[String],
     output: impl FnOnce(&Spec) -> io::Result<OwnedFd>,
 ) -> Result<Job, Obstacle> {
-    let broken = |lane::LaneError { path, error }| match look::words(&error) {
-        words if look::is_scarcity(&error) => Obstacle::Resources { error: words },
-        words => Obstacle::Lane { error: words, path },
-    };
-    let mut environment = lane::prepare(spec, durable::soon).map_err(broken)?;
+    let mut environment = prepare(spec)?;
     let rules = landlock::rules(plan, spec).map_err(broken)?;
     environment.insert("LANEWAY_INSTANCE".into(), OsString::from(spec.name.as_str()));
     let path = spec.environment.get("PATH").map(String::as_str);
@@ -181,4 +205,15 @@ fn job(
     let output = output(spec).map_err(|error| Obstacle::Resources { error: look::words(&error) })?;
     let (arguments, directory) = (words.to_vec(), spec.working_dir.clone());
     Ok(Job { label, program, arguments, directory, environment, output, rules, birth_place: None })
+}
+
+fn prepare(spec: &Spec) -> Result<BTreeMap<OsString, OsString>, Obstacle> {
+    lane::prepare(spec, durable::soon).map_err(broken)
+}
+
+fn broken(lane::LaneError { path, error }: lane::LaneError) -> Obstacle {
+    match look::words(&error) {
+        words if look::is_scarcity(&error) => Obstacle::Resources { error: words },
+        words => Obstacle::Lane { error: words, path },
+    }
 }
