@@ -116,6 +116,13 @@ pub enum Verb {
     Config(Config),
     /// Check the file, and that nothing collides
     Check(Check),
+    /// Make the users anew that `isolation` gives lanes on Redis, and look at their roles on PostgreSQL
+    ///
+    /// Every start does so too.
+    Isolate(SomeNames),
+    /// Make them for one lane; started by the supervisor
+    #[command(hide = true)]
+    MakeIsolation,
     /// Show who wished what, when, and how it ended
     ///
     /// Every act that goes through laneway is in it: starts, stops, signals, changes of the file, commands in a lane.
@@ -416,6 +423,14 @@ pub struct Check {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Some instances, or all.
+#[derive(Debug, Args)]
+pub struct SomeNames {
+    /// Instances, globs or presets [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
 }
 
 /// `audit`.

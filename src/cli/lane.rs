@@ -14,6 +14,7 @@ use super::secrets::{HIDDEN, shown};
 use crate::plan::{self, Plan, spec::Spec};
 use crate::runtime::audit::{Act, Ending};
 use crate::runtime::{landlock, lane, look};
+use crate::services::redis::with_login;
 
 /// `laneway env`.
 ///
@@ -30,9 +31,20 @@ pub fn env(fleet: &Fleet, arguments: &Env) -> Result<ExitCode, Failure> {
             let secret = lane::secret(spec).map_err(|error| Failure::failed(error.to_string()))?;
             variables.insert("SECRET_KEY".to_owned(), secret);
         }
+        for (name, url) in lane::cache_urls(spec).map_err(|error| Failure::failed(error.to_string()))? {
+            variables.insert(name.to_owned(), url);
+        }
     } else {
         if spec.facts.secret_in_environment {
             variables.insert("SECRET_KEY".to_owned(), HIDDEN.to_owned());
+        }
+        if let Some(user) = &spec.facts.cache.user {
+            // A server gets them with a password, which is hidden as any other.
+            for name in ["CACHE_URL", "CHANNELS_URL"] {
+                if let Some(url) = variables.get_mut(name) {
+                    *url = with_login(url, &user.name, "***");
+                }
+            }
         }
         for (name, value) in &mut variables {
             *value = shown(name, value);

@@ -7,6 +7,7 @@ mod audit;
 mod completions;
 mod ctl;
 mod help;
+mod isolate;
 mod kill;
 mod lane;
 mod logs;
@@ -61,6 +62,7 @@ pub fn run() -> ExitCode {
             completions::answer(shell, position, words);
             ExitCode::SUCCESS
         }
+        Verb::MakeIsolation => isolate::make_by_supervisor(),
         Verb::Keeper { table } => code(keeper::run(table)),
         Verb::Prove { table } => code(daemon::prove(table)),
         Verb::Supervisor { table } => code(daemon::run_supervisor(table)),
@@ -117,6 +119,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Exec(arguments) => lane::exec(&fleet, &arguments),
         Verb::Config(arguments) => settings::config(&fleet, &arguments),
         Verb::Check(arguments) => settings::check(&fleet, &arguments),
+        Verb::Isolate(arguments) => isolate::run(&fleet, &arguments),
         Verb::Audit(arguments) => audit::run(&fleet, &arguments),
         Verb::Schema => schema::run(),
         Verb::InstallService(arguments) => service::install(&fleet, &arguments),
@@ -132,6 +135,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         | Verb::Supervisor { .. }
         | Verb::Prove { .. }
         | Verb::Compress { .. }
+        | Verb::MakeIsolation
         | Verb::Complete { .. } => Ok(ExitCode::from(report::USAGE)),
     }
 }

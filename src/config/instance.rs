@@ -268,6 +268,7 @@ fn cache(mut keys: Keys<'_>, part: Part) -> CacheSettings {
     let settings = CacheSettings {
         backend,
         url,
+        admin_url: keys.take("admin_url", value::filled_text),
         prefix: keys.take("prefix", value::filled_text),
         location: keys.take("location", value::filled_text),
         timeout: keys.take("timeout", value::duration).unwrap_or(default.timeout),

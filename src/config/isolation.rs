@@ -55,6 +55,14 @@ fn check(keys: &mut Keys<'_>, settings: &IsolationSettings, instance: &Instance)
         let fault = Fault::new("has no effect: everything may be read");
         keys.report(entry.place, "also_read", fault.hint("add `read: narrow`"));
     }
+    if has(Enforced::Redis) && instance.lane.is_none() && instance.cache.admin_url.is_none() {
+        let fault = Fault::new("names redis, and somebody has to make its user there");
+        let hint =
+            "add `cache: {admin_url: ...}`, such as \"${REDIS_ADMIN_URL}\": the URL of a user who may ACL SETUSER";
+        if let Some(entry) = keys.entry("enforce") {
+            keys.report(entry.place, "enforce", fault.hint(hint));
+        }
+    }
     // A guest has what its lane has, which its owner says.
     if instance.lane.is_some() {
         return;

@@ -384,7 +384,7 @@ pub static DATABASE: [Key; 8] = [
 ];
 
 /// The keys of `cache`.
-pub static CACHE: [Key; 6] = [
+pub static CACHE: [Key; 7] = [
     key(
         "backend",
         Takes::OneOf(&const { words(&BACKENDS) }),
@@ -392,6 +392,12 @@ pub static CACHE: [Key; 6] = [
         "a server, the process's own memory, a folder, a table, or nothing; `redis+locmem` is both, as two caches",
     ),
     key("url", Takes::Text("URL"), Unset::Words("needed for redis"), "`redis://`, `rediss://` or `unix://`"),
+    key(
+        "admin_url",
+        Takes::Text("URL"),
+        Unset::Words("needed where `isolation` enforces redis"),
+        "the administrator who makes the lanes' users; no server ever gets it, and laneway itself asks by it",
+    ),
     key("prefix", Takes::Text("text"), Unset::Formula("{project}_{lane}"), "what keys begin with"),
     key(
         "location",

@@ -250,6 +250,8 @@ pub struct CacheSettings {
     pub backend: CacheBackend,
     /// Template; for redis.
     pub url: Option<String>,
+    /// Template; who makes users on it.
+    pub admin_url: Option<String>,
     /// Template.
     pub prefix: Option<String>,
     /// Template.
@@ -279,7 +281,8 @@ impl Default for CacheSettings {
     fn default() -> Self {
         // Five minutes is what Django takes when nothing is said.
         let timeout = Duration::from_mins(5);
-        Self { backend: CacheBackend::Locmem, url: None, prefix: None, location: None, timeout, clear: None }
+        let backend = CacheBackend::Locmem;
+        Self { backend, url: None, admin_url: None, prefix: None, location: None, timeout, clear: None }
     }
 }
 

@@ -9,6 +9,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::net::UnixListener;
 use tracing::{info, warn};
 
+use super::grants;
 use super::launch::{Launch, READY};
 use super::reload::{Launched, register};
 use crate::control;
@@ -229,6 +230,7 @@ impl Supervisor {
         let (driver, handle) =
             Driver::new(Arc::clone(&plan), Arc::new(origin), home.upgrade(), tools, records, adopted);
         let (ended, end) = tokio::sync::oneshot::channel::<()>();
+        tokio::spawn(grants::keep(handle.clone()));
         let door = tokio::spawn(control::serve(listener, handle, auditor, async {
             let _ = end.await;
         }));

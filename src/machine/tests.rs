@@ -33,6 +33,8 @@ fn spec(name: &str) -> Spec {
             cache: Cache {
                 backend: CacheBackend::Dummy,
                 url: None,
+                admin_url: None,
+                user: None,
                 prefix: name.to_owned(),
                 location: name.to_owned(),
                 timeout: Duration::from_mins(1),

@@ -297,7 +297,7 @@ fn chain_of(path: &Path) -> Vec<String> {
 }
 
 /// The server of a URL without user and password: `host:port`, for Redis with its number, for a socket its path.
-fn server(url: &str, default_port: u16) -> String {
+pub(super) fn server(url: &str, default_port: u16) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
     let address = address.rsplit_once('@').map_or(address, |(_, address)| address);

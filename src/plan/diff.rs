@@ -110,7 +110,8 @@ pub fn needs_restart(was: &Spec, is: &Spec) -> bool {
         database_setup: _,
     } = was;
     // How a cache is reached from outside is no part of the process.
-    let inside = |facts: &Facts| Facts { cache: Cache { clear: None, ..facts.cache.clone() }, ..facts.clone() };
+    let inside =
+        |facts: &Facts| Facts { cache: Cache { clear: None, admin_url: None, ..facts.cache.clone() }, ..facts.clone() };
     (inside(facts), command, working_dir, environment, pre_start, isolation)
         != (inside(&was.facts), &was.command, &was.working_dir, &was.environment, &was.pre_start, &was.isolation)
 }

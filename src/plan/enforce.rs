@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use crate::config::{Collector, Fault, Settings};
 use crate::model::InstanceName;
 
-use super::claims::port_of;
+use super::claims::{port_of, server};
+use super::facts::user_of;
 use super::lane::Lane;
-use super::spec::{CacheBackend, Database, Enforced, Facts, Isolation, Plan, Spec};
+use super::spec::{CacheBackend, Database, DatabaseSetup, Enforced, Facts, Isolation, Plan, Spec};
 
 /// As resolved.
 pub fn isolation(lane: &Lane<'_>, facts: &Facts) -> Isolation {
@@ -86,6 +87,7 @@ fn private(plan: &Plan, spec: &Spec) -> Vec<(PathBuf, &'static str)> {
 
 /// Reports where an instance whose files are enforced could still write what is another lane's, or laneway's.
 pub(super) fn check(settings: &Settings, plan: &Plan, collector: &Collector) {
+    check_services(settings, plan, collector);
     let enforced = |spec: &&Spec| spec.isolation.has(Enforced::Files);
     if !plan.specs.iter().any(|spec| enforced(&spec)) {
         return;
@@ -115,6 +117,46 @@ pub(super) fn check(settings: &Settings, plan: &Plan, collector: &Collector) {
             let path = format!("instances.{}.isolation.enforce", instance.name);
             let hint = format!("`{key}` needs a folder of its own; without the key it has one");
             collector.report(instance.origin(key), &path, fault.hint(hint));
+        }
+    }
+}
+
+/// Reports lanes whose services could not be told apart by the server.
+fn check_services(settings: &Settings, plan: &Plan, collector: &Collector) {
+    let mut roles: BTreeMap<(String, &str), &InstanceName> = BTreeMap::new();
+    for (spec, instance) in plan.specs.iter().zip(&settings.instances).filter(|(spec, _)| spec.facts.lane == spec.name)
+    {
+        let report = |key: &str, what: String, hint: &str| {
+            let path = format!("instances.{}.{key}", instance.name);
+            collector.report(instance.origin(key), &path, Fault::new(what).hint(hint));
+        };
+        let facts = &spec.facts;
+        if let (Some(_), Some(cache), Some(channels)) = (&facts.cache.user, &facts.cache.url, &facts.channels_url) {
+            let host = |url: &str| server(url, 6379).rsplit_once('/').map(|(host, _)| host.to_owned());
+            if host(cache) != host(channels) {
+                let what =
+                    "is on another server than the cache, and `isolation` makes a user on that one only".to_owned();
+                report("channels.url", what, "use the same server, with another number if need be");
+            }
+        }
+        let Database::Postgres { url, .. } = &facts.database else { continue };
+        let is_enforced = spec.isolation.has(Enforced::Postgres);
+        if let (true, Some(DatabaseSetup::Create { max_connections: None, .. })) = (is_enforced, &spec.database_setup) {
+            let what = "is missing, and `isolation` gives each role a limit".to_owned();
+            report("database.max_connections", what, "such as 20: more than the server's processes and threads need");
+        }
+        let role = user_of(url).unwrap_or_default();
+        if role.is_empty() {
+            if is_enforced {
+                let what = "names no role, and `isolation` asks for one of the lane's own".to_owned();
+                report("database.url", what, "such as postgres://role:password@host, or `create: true`");
+            }
+        } else if let Some(other) = roles.insert((server(url, 5432), role), &spec.name)
+            && (is_enforced
+                || plan.find(other.as_str()).is_some_and(|id| plan.spec(id).isolation.has(Enforced::Postgres)))
+        {
+            let what = format!("has the role `{role}`, which is `{other}`'s: the server could not tell the two apart");
+            report("database.url", what, "give each lane a role of its own, or say `create: true`");
         }
     }
 }

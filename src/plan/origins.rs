@@ -119,7 +119,7 @@ struct Table<'a> {
 }
 
 /// The keys in the order of the reference, and where their values are in a spec.
-const ROWS: [(&str, &str); 58] = [
+const ROWS: [(&str, &str); 59] = [
     ("command", "/command"),
     ("working_dir", "/working_dir"),
     ("framework", "/facts/framework"),
@@ -141,6 +141,7 @@ const ROWS: [(&str, &str); 58] = [
     ("database.template", "/database_setup/template"),
     ("cache.backend", "/facts/cache/backend"),
     ("cache.url", "/facts/cache/url"),
+    ("cache.admin_url", "/facts/cache/admin_url"),
     ("cache.prefix", "/facts/cache/prefix"),
     ("cache.location", "/facts/cache/location"),
     ("cache.timeout", "/facts/cache/timeout"),
@@ -204,7 +205,7 @@ impl Table<'_> {
                 "inherit_env" => self.add(key, Value::from(instance.inherit_env.clone())),
                 "pre_start" => {
                     // The one that nobody wrote is laneway's own.
-                    let own = usize::from(spec.is_own_step(0));
+                    let own = spec.own_steps().len();
                     for (index, command) in spec.pre_start.iter().skip(own).enumerate() {
                         self.add(&format!("pre_start[{index}]"), Value::from(command.clone()));
                     }

@@ -197,6 +197,12 @@ pub struct Cache {
     pub backend: CacheBackend,
     /// The server, for redis.
     pub url: Option<String>,
+    /// The same by an administrator, for laneway itself; no process of an instance gets it.
+    #[serde(default)]
+    pub admin_url: Option<String>,
+    /// Whom the lane is on that server, where it has a user of its own.
+    #[serde(default)]
+    pub user: Option<CacheUser>,
     /// What every key begins with, as Django joins it, with `:`.
     pub prefix: String,
     /// Name of the memory region, or the folder.
@@ -206,6 +212,23 @@ pub struct Cache {
     /// How what is cached in a process is reached; `None` = by starting the process anew.
     #[serde(default)]
     pub clear: Option<Clear>,
+}
+
+/// The lane's own user on a Redis server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheUser {
+    /// Its name.
+    pub name: String,
+    /// The file of its password.
+    pub password_file: PathBuf,
+}
+
+impl Cache {
+    /// By which URL laneway itself asks the server.
+    #[must_use]
+    pub fn own_url(&self) -> Option<&str> {
+        self.admin_url.as_deref().or(self.url.as_deref())
+    }
 }
 
 /// How health is asked for, and how often.
@@ -305,6 +328,27 @@ impl Plan {
     }
 }
 
+/// A step of laneway's own in a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnStep {
+    /// The lane's database is made.
+    Database,
+    /// The lane's user on Redis is made, and its role on PostgreSQL looked at.
+    Isolate,
+}
+
+impl OwnStep {
+    /// As a person would type it.
+    #[must_use]
+    pub fn words(self, lane: &str) -> Vec<String> {
+        let words: &[&str] = match self {
+            Self::Database => &["laneway", "db", "create"],
+            Self::Isolate => &["laneway", "isolate"],
+        };
+        words.iter().chain([&lane]).map(|word| (*word).to_owned()).collect()
+    }
+}
+
 impl Spec {
     /// Where its output goes. Instances that share a lane have a file each.
     #[must_use]
@@ -312,10 +356,12 @@ impl Spec {
         self.facts.log_dir.join(format!("{}.log", self.name))
     }
 
-    /// Whether the `pre_start` command at `position` is laneway's own: that which makes the database.
+    /// What laneway itself does before everything else, each as a command at the beginning of `pre_start`.
     #[must_use]
-    pub fn is_own_step(&self, position: usize) -> bool {
-        position == 0 && self.database_setup.is_some()
+    pub fn own_steps(&self) -> Vec<OwnStep> {
+        let database = self.database_setup.as_ref().map(|_| OwnStep::Database);
+        let is_isolated = self.facts.cache.user.is_some() || self.isolation.has(Enforced::Postgres);
+        database.into_iter().chain(is_isolated.then_some(OwnStep::Isolate)).collect()
     }
 
     /// Where people reach it: the address that it binds, or loopback for a wildcard.

@@ -5,3 +5,4 @@
 //! it on a thread of its own.
 
 pub mod database;
+pub mod isolation;

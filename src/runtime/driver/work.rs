@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::{Driver, Fact, Living, Tools};
 use crate::machine::{Action, Event, Obstacle, Work};
 use crate::model::{Exit, Mono, Run, Signal};
-use crate::plan::spec::{HealthCheck, HealthTest, Plan, Spec};
+use crate::plan::spec::{HealthCheck, HealthTest, OwnStep, Plan, Spec};
 use crate::runtime::durable;
 use crate::runtime::landlock;
 use crate::runtime::lane;
@@ -153,9 +153,9 @@ async fn make(
             // Also before `pre_start`: migrating for a server that cannot start helps nobody.
             look::port(spec)?;
             if let Work::PreStart(position) = work
-                && spec.is_own_step(position)
+                && let Some(step) = spec.own_steps().get(position)
             {
-                let job = own_job(spec, label(&plan, run), |spec| tools.keeper.pipe(run, spec))?;
+                let job = own_job(spec, *step, label(&plan, run), |spec| tools.keeper.pipe(run, spec))?;
                 return Ok(Job { birth_place: Some(birth_place), ..job });
             }
             let job = job(&plan, spec, label(&plan, run), words, |spec| tools.keeper.pipe(run, spec))?;
@@ -170,17 +170,26 @@ pub fn label(plan: &Plan, run: Run) -> String {
     format!("{}-{}", plan.spec(run.instance).name, run.generation)
 }
 
-/// Making the lane's database: laneway itself, in the lane, logged as what the user wrote. It may wait for a server, so it
+/// A step of laneway's own: laneway itself, in the lane, logged as what the user wrote. It may wait for a server, so it
 /// is no work for a thread of the supervisor's; and it alone gets the administrator's URL.
-fn own_job(spec: &Spec, label: String, output: impl FnOnce(&Spec) -> io::Result<OwnedFd>) -> Result<Job, Obstacle> {
+fn own_job(
+    spec: &Spec,
+    step: OwnStep,
+    label: String,
+    output: impl FnOnce(&Spec) -> io::Result<OwnedFd>,
+) -> Result<Job, Obstacle> {
     prepare(spec)?;
     let bare = Spec { environment: BTreeMap::new(), inherited: BTreeSet::new(), ..spec.clone() };
     let scarce = |error: String| Obstacle::Resources { error };
+    let verb = match step {
+        OwnStep::Database => "make-database",
+        OwnStep::Isolate => "make-isolation",
+    };
     let bare = serde_json::to_string(&bare).map_err(|error| scarce(error.to_string()))?;
     Ok(Job {
         label,
         program: PathBuf::from("/proc/self/exe"),
-        arguments: ["laneway", "make-database"].map(str::to_owned).to_vec(),
+        arguments: ["laneway", verb].map(str::to_owned).to_vec(),
         directory: PathBuf::from("/"),
         environment: BTreeMap::from([(lane::SPEC_VARIABLE.into(), bare.into())]),
         output: output(spec).map_err(|error| scarce(look::words(&error)))?,
