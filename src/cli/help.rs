@@ -12,10 +12,11 @@ use super::report::EXIT_CODES;
 use crate::config::{self, Settings};
 
 /// The verbs as somebody meets them, the daily ones first. Who is in no group stands in the last one.
-const GROUPS: [(&str, &[&str]); 4] = [
+const GROUPS: [(&str, &[&str]); 5] = [
     ("Every day", &["up", "down", "status", "logs", "why"]),
     ("Some instances", &["start", "stop", "restart", "kill", "exec", "env"]),
     ("The file", &["check", "config", "schema", "apply"]),
+    ("Apart, and on record", &["isolate", "audit"]),
     ("Setting up", &["completions", "man", "install-service", "uninstall-service", "upgrade"]),
 ];
 
@@ -29,7 +30,7 @@ pub struct Page {
     pub exits: &'static [(&'static str, &'static str)],
 }
 
-const PAGES: [Page; 20] = [
+const PAGES: [Page; 22] = [
     Page {
         verb: "up",
         examples: &[
@@ -116,7 +117,7 @@ const PAGES: [Page; 20] = [
         verb: "check",
         examples: &[("laneway check", "all problems of the file at once, each with its line")],
         exits: &[
-            ("1", "another fleet of this machine owns something that this one claims"),
+            ("1", "another fleet of this machine owns something that this one claims, or the kernel cannot enforce"),
             ("2", "the file is wrong"),
         ],
     },
@@ -128,6 +129,21 @@ const PAGES: [Page; 20] = [
             ("laneway --profile prod config --json", "with a profile, for a program"),
         ],
         exits: &[],
+    },
+    Page {
+        verb: "isolate",
+        examples: &[("laneway isolate", "after somebody removed users from Redis; a restart of it needs nobody")],
+        exits: &[("1", "a server cannot be reached, refuses, or lets others in anyway")],
+    },
+    Page {
+        verb: "audit",
+        examples: &[
+            ("laneway audit", "the last 50 acts"),
+            ("laneway audit --since 2h --json", "those of two hours, for a program"),
+            ("laneway audit verify", "whether the lines are as they were written; prints the head of the chain"),
+            ("laneway audit verify --head HASH", "whether all up to a head that was kept elsewhere is still there"),
+        ],
+        exits: &[("1", "a line was changed, taken out, put in or moved, or the head is not there")],
     },
     Page {
         verb: "schema",

@@ -36,7 +36,7 @@ use args::{Arguments, PresetUp, Verb};
 use place::Fleet;
 use report::Failure;
 
-use crate::config::{self, RESERVED_VERBS};
+use crate::config::{self, RESERVED_VERBS, Settings};
 use crate::runtime::compress;
 use crate::{daemon, keeper};
 
@@ -171,6 +171,15 @@ fn other(place: &args::Place, values: &args::Values, words: &[String]) -> Result
     }
     let flags = match preset_flags(word, rest) {
         Ok(flags) => flags,
+        // Help about what is no preset would be help about nothing.
+        Err(error) if is_help(&error) => {
+            let (settings, problems) = config::read(Fleet::new(place, values)?.source());
+            let Some(settings) = settings else { return Err(problems.into()) };
+            if !settings.presets.contains_key(word) {
+                return Err(no_such_verb(word, &settings));
+            }
+            return Ok(refuse(&error));
+        }
         Err(error) => return Ok(refuse(&error)),
     };
     paint::decide(flags.look.color);
@@ -186,17 +195,19 @@ fn other(place: &args::Place, values: &args::Values, words: &[String]) -> Result
             up::preset(fleet, names, preset.profile.clone(), &flags)
         }
         None if !problems.is_empty() => Err(problems.into()),
-        None => {
-            let presets: Vec<&str> = settings.presets.keys().map(String::as_str).collect();
-            let known = presets.iter().copied().chain(RESERVED_VERBS.into_iter().filter(|verb| is_verb(verb)));
-            let hint = match config::nearest_name(word, known) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None if presets.is_empty() => "laneway --help lists the verbs; the file has no presets".to_owned(),
-                None => format!("laneway --help lists the verbs; presets are {}", presets.join(", ")),
-            };
-            Err(Failure::usage(format!("there is no verb or preset `{word}`"), hint))
-        }
+        None => Err(no_such_verb(word, &settings)),
     }
+}
+
+fn no_such_verb(word: &str, settings: &Settings) -> Failure {
+    let presets: Vec<&str> = settings.presets.keys().map(String::as_str).collect();
+    let known = presets.iter().copied().chain(RESERVED_VERBS.into_iter().filter(|verb| is_verb(verb)));
+    let hint = match config::nearest_name(word, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if presets.is_empty() => "laneway --help lists the verbs; the file has no presets".to_owned(),
+        None => format!("laneway --help lists the verbs; presets are {}", presets.join(", ")),
+    };
+    Failure::usage(format!("there is no verb or preset `{word}`"), hint)
 }
 
 fn preset_flags(word: &str, rest: &[String]) -> Result<PresetUp, clap::Error> {

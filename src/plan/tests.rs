@@ -245,6 +245,16 @@ fn a_guest_lives_in_its_hosts_lane_with_its_own_port_and_log() {
 }
 
 #[test]
+fn a_guest_leaves_the_preparing_of_the_lane_to_its_owner() {
+    let plan = plan(concat!(
+        "name: shop\ndefaults: {command: [x], pre_start: [[migrate]]}\n",
+        "instances:\n  web: {port: 1}\n  worker: {lane: web}\n  beat: {lane: web, pre_start: [[wait]]}\n",
+    ));
+    let steps: Vec<_> = plan.specs.iter().map(|spec| spec.pre_start.concat()).collect();
+    assert_eq!(steps, [vec!["migrate"], vec![], vec!["wait"]]);
+}
+
+#[test]
 fn a_postgres_url_gets_its_database() {
     let database = |settings: &str| {
         let plan = plan(&format!(

@@ -18,7 +18,7 @@ const WALK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/walk.py");
 const DJANGO_PATIENCE: &str = "60s";
 
 /// The sample fleet on ports of its own, beside a copy of the example.
-fn chat() -> Fleet {
+pub fn chat() -> Fleet {
     let mut yaml = fs::read_to_string(format!("{REPOSITORY}/instances.yaml")).unwrap();
     for (number, port) in ["8000", "8001", "8002"].into_iter().enumerate() {
         assert!(yaml.contains(&format!("port: {port}")), "the sample fleet has moved");
@@ -60,14 +60,14 @@ fn python(fleet: &Fleet) -> Command {
     command
 }
 
-fn walk(fleet: &Fleet, number: usize, instance: &str, steps: &[&str]) -> String {
+pub fn walk(fleet: &Fleet, number: usize, instance: &str, steps: &[&str]) -> String {
     let mut command = python(fleet);
     let password = fleet.folder().join(format!("var/{instance}/secrets/staff_password"));
     command.args([WALK, &format!("http://127.0.0.1:{}", fleet.port(number))]).arg(password).args(steps);
     fleet.run_command(command).expect(0).out
 }
 
-fn health(fleet: &Fleet, number: usize) -> Option<Value> {
+pub fn health(fleet: &Fleet, number: usize) -> Option<Value> {
     let (status, body) = get(fleet.port(number), "/health/?write=1")?;
     assert_eq!(status, 200, "{body}");
     Some(serde_json::from_str(&body).unwrap())

@@ -13,10 +13,12 @@ mod harness;
 
 mod api;
 mod apply;
+mod audit;
 mod bad_input;
 mod caches;
 mod completions;
 mod docs;
+mod enforcement;
 mod example;
 mod explained;
 mod faults;
