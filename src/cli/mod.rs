@@ -7,6 +7,7 @@ mod audit;
 mod cache;
 mod completions;
 mod ctl;
+mod db;
 mod help;
 mod isolate;
 mod kill;
@@ -64,6 +65,7 @@ pub fn run() -> ExitCode {
             ExitCode::SUCCESS
         }
         Verb::MakeIsolation => isolate::make_by_supervisor(),
+        Verb::MakeDatabase => db::make_by_supervisor(),
         Verb::Keeper { table } => code(keeper::run(table)),
         Verb::Prove { table } => code(daemon::prove(table)),
         Verb::Supervisor { table } => code(daemon::run_supervisor(table)),
@@ -118,6 +120,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Logs(arguments) => logs::run(&fleet, &arguments),
         Verb::Env(arguments) => lane::env(&fleet, &arguments),
         Verb::Exec(arguments) => lane::exec(&fleet, &arguments),
+        Verb::Db(arguments) => db::run(&fleet, &arguments),
         Verb::Config(arguments) => settings::config(&fleet, &arguments),
         Verb::Check(arguments) => settings::check(&fleet, &arguments),
         Verb::Isolate(arguments) => isolate::run(&fleet, &arguments),
@@ -138,6 +141,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         | Verb::Prove { .. }
         | Verb::Compress { .. }
         | Verb::MakeIsolation
+        | Verb::MakeDatabase
         | Verb::Complete { .. } => Ok(ExitCode::from(report::USAGE)),
     }
 }

@@ -513,8 +513,10 @@ fn every_key_of_an_instance_is_explained() {
         "instances:\n",
         "  a: {port: 1, healthcheck: {path: /, headers: {H: h}, body: b}, channels: {url: \"redis://h\"},\n",
         "    cache: {clear: {path: /clear/, headers: {H: h}}}}\n",
-        "  b: {port: 2, cache: {clear: {command: [c]}}, depends_on: [a], database: {engine: postgres, url: \"postgres://h\"}}\n",
-        "  c: {healthcheck: {test: [t]}, cache: {backend: redis, url: \"redis://h\"}}\n",
+        "  b: {port: 2, cache: {clear: {command: [c]}}, depends_on: [a], database: {engine: postgres, url: \"postgres://h\", \
+           create: true, admin_url: \"postgres://a@h\", max_connections: 9, template: t}}\n",
+        "  c: {healthcheck: {test: [t]}, cache: {backend: redis, url: \"redis://h\", admin_url: \"redis://a:b@h\"},\n",
+        "    isolation: {enforce: [files, network, redis], read: narrow, also_read: [r], also_write: [w], connect: [9]}}\n",
         "  d: {healthcheck: {disable: true}}\n",
     ));
     scratch.write("f", "");

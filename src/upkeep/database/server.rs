@@ -227,7 +227,7 @@ fn look(spec: &Spec, name: &str, application_name: &str, status: &mut Status) ->
         // The administrator can tell more: nothing there yet, or nothing left for this role.
         (Err(error), Some(creation)) => creation.admin(None).map_err(|_| broken(error.into()))?,
     };
-    let role = url_user(&url);
+    let role = of_url(&url, "PGUSER");
     let asked = |error: PostgresError| broken(error.into());
     let version = server.version().map_err(asked)?;
     let (found_role, found) = (server.role(&role).map_err(asked)?, server.database(name).map_err(asked)?);
@@ -257,9 +257,10 @@ fn look(spec: &Spec, name: &str, application_name: &str, status: &mut Status) ->
     }
 }
 
-fn url_user(url: &str) -> String {
+/// What `url` says, by the name that PostgreSQL's programs have for it.
+fn of_url(url: &str, wanted: &str) -> String {
     let environment = libpq_environment(url).unwrap_or_default();
-    environment.into_iter().find(|(name, _)| *name == "PGUSER").map(|(_, user)| user).unwrap_or_default()
+    environment.into_iter().find(|(name, _)| *name == wanted).map(|(_, value)| value).unwrap_or_default()
 }
 
 /// Writes what `pg_dump` says into `to`.
@@ -292,19 +293,9 @@ fn replace(spec: &Spec, from: &Path) -> Result<(), Trouble> {
     server.allow(PATIENCE)?;
     server.empty()?;
     drop(server);
-    let all: [&OsStr; 5] = [
-        "--no-owner".as_ref(),
-        "--single-transaction".as_ref(),
-        "--exit-on-error".as_ref(),
-        "--dbname".as_ref(),
-        "".as_ref(),
-    ];
-    let environment = libpq_environment(&url)?;
-    let database = environment.into_iter().find(|(name, _)| *name == "PGDATABASE").map(|(_, name)| name);
-    let database = database.unwrap_or_default();
-    let mut words = all.to_vec();
-    words.pop();
-    words.extend([OsStr::new(&database), from.as_os_str()]);
+    let database = of_url(&url, "PGDATABASE");
+    let flags = ["--no-owner", "--single-transaction", "--exit-on-error", "--dbname", &database];
+    let words: Vec<&OsStr> = flags.into_iter().map(OsStr::new).chain([from.as_os_str()]).collect();
     run(spec, "pg_restore", &words)
 }
 
