@@ -22,7 +22,7 @@ use super::lane::LaneError;
 use super::processes;
 use super::spawn::MARKER;
 use crate::plan;
-use crate::plan::spec::{Enforced, Isolation, Plan, Spec};
+use crate::plan::spec::{Database, Enforced, Isolation, Plan, Spec};
 
 /// Since this version truncating a file counts as writing it (Linux 6.2).
 const FILES: i32 = 3;
@@ -239,36 +239,41 @@ fn readable(plan: &Plan, spec: &Spec) -> Vec<PathBuf> {
 /// A program, and what it is installed with: of a virtual environment all of it, and the interpreter that it came from.
 fn home_of(program: &Path) -> Vec<PathBuf> {
     let above = |path: &Path| path.parent().and_then(Path::parent).map(Path::to_owned);
+    // Not whatever a link leads to: a home directory may have a `bin` too.
+    let is_installation = |home: &PathBuf| home.parent().is_some() && home.join("lib").is_dir();
     let mut homes = vec![program.to_owned()];
     let environment = above(program).filter(|home| home.join("pyvenv.cfg").is_file());
     homes.extend(environment.clone());
     if let Ok(real) = fs::canonicalize(program)
         && real != program
     {
-        homes.extend(above(&real).filter(|home| home.parent().is_some()));
+        homes.extend(above(&real).filter(is_installation));
     }
     // A script of the environment: its interpreter stands beside it.
     if let Some(environment) = environment
         && let Ok(python) = fs::canonicalize(environment.join("bin/python"))
     {
-        homes.extend(above(&python).filter(|home| home.parent().is_some()));
+        homes.extend(above(&python).filter(is_installation));
     }
     homes
 }
 
 /// What no narrow reader of another lane reads, by real names.
 fn private(plan: &Plan, spec: &Spec) -> Vec<PathBuf> {
-    let mut private = vec![plan.state_dir.clone()];
     let others = plan.specs.iter().filter(|other| other.facts.lane != spec.facts.lane);
-    for other in others {
+    let elsewhere = others.flat_map(|other| {
         let facts = &other.facts;
-        private.extend([&facts.state, &facts.static_root, &facts.media_root, &facts.secret_file].map(Clone::clone));
-        if let crate::plan::spec::Database::Sqlite { path } = &facts.database {
-            private.push(path.clone());
+        let mut paths = vec![&facts.state, &facts.static_root, &facts.media_root, &facts.secret_file];
+        if let Database::Sqlite { path } = &facts.database {
+            paths.push(path);
         }
-    }
+        // Of a large fleet nearly all lies in the one directory that is private anyway.
+        paths.retain(|path| !path.starts_with(&plan.state_dir));
+        paths
+    });
+    let private = [&plan.state_dir].into_iter().chain(elsewhere).cloned();
     let real = |path: PathBuf| fs::canonicalize(&path).unwrap_or(path);
-    let mut private: Vec<_> = private.into_iter().map(real).collect();
+    let mut private: Vec<_> = private.map(real).collect();
     private.sort();
     private.dedup_by(|inner, outer| inner.starts_with(outer));
     private

@@ -56,12 +56,6 @@ const COMMANDS: [&str; 36] = [
     "zremrangebyscore",
 ];
 
-impl From<redis::Error> for Trouble {
-    fn from(error: redis::Error) -> Self {
-        Self { what: error.to_string(), hint: error.fault.hint().map(str::to_owned) }
-    }
-}
-
 /// Does and looks at all that `spec` is isolated by; what was done, in words.
 ///
 /// # Errors

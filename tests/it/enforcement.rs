@@ -2,7 +2,8 @@
 //! played by the puppet, which the true binary starts.
 
 use std::fs;
-use std::os::unix::net::UnixListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 
 use laneway::services::redis::Server;
@@ -10,6 +11,7 @@ use serde_json::Value;
 
 use crate::example::{chat, health, walk};
 use crate::harness::{DEFAULTS, Fleet, PATIENCE, wait_until};
+use crate::postgres_server::Postgres;
 use crate::redis_server::Redis;
 
 const DENIED: &str = "Permission denied";
@@ -59,7 +61,7 @@ fn an_instance_reaches_no_neighbour_when_it_is_enforced_and_all_of_it_when_it_is
             assert_eq!(attempt(&fleet, what, on), expected, "{what} {on}");
         }
         let hidden = format!("laneway-{}", fleet.port(3));
-        let address = std::os::linux::net::SocketAddrExt::from_abstract_name(&hidden).unwrap();
+        let address = SocketAddr::from_abstract_name(&hidden).unwrap();
         let _listener = UnixListener::bind_addr(&address).unwrap();
         for (what, on) in [("signal", fleet.pid("b").to_string()), ("abstract", hidden)] {
             let expected = if is_enforced { "Operation not permitted" } else { "done" };
@@ -233,6 +235,48 @@ fn a_lane_has_a_user_of_its_own_on_redis_who_reaches_no_other_keys() {
     let open_door = Redis::start();
     fleet.set("REDIS_ADMIN", &open_door.url());
     fleet.run(&["isolate"]).expect(1).says(&["anybody who connects without a name", "requirepass"]);
+}
+
+#[test]
+fn a_lane_has_a_role_of_its_own_on_postgresql_who_reaches_no_other_database() {
+    let postgres = Postgres::shared();
+    let mut fleet = two(
+        "  database: {engine: postgres, admin_url: \"${PG_ADMIN}\", create: true, max_connections: 5, name: \"enf_{lane}\"}\n  \
+         isolation: {enforce: [postgres]}",
+    );
+    fleet.set("PG_ADMIN", &postgres.admin_url());
+    fleet.up();
+    let url = fleet.ask_self("a")["environment"]["DATABASE_URL"].as_str().unwrap().to_owned();
+    assert!(postgres.ask(&url, "SELECT 1").is_ok(), "{url}");
+    let (server, _) = url.rsplit_once('/').unwrap();
+    let refused = postgres.ask(&format!("{server}/enf_b"), "SELECT 1").unwrap_err();
+    assert!(refused.contains("CONNECT privilege"), "{refused}");
+    fleet.run(&["isolate"]).expect(0).shows(&["a: ", "b: ", "a role of its own, no superuser, with a limit"]);
+    // What somebody changed by hand is found, with the statement that mends it.
+    for (change, back, words) in [
+        (
+            "GRANT CONNECT ON DATABASE enf_a TO PUBLIC",
+            "REVOKE CONNECT, TEMPORARY ON DATABASE enf_a FROM PUBLIC",
+            ["every role of the server may connect", "REVOKE CONNECT, TEMPORARY ON DATABASE \"enf_a\" FROM PUBLIC"],
+        ),
+        (
+            "ALTER ROLE enf_a CONNECTION LIMIT -1",
+            "ALTER ROLE enf_a CONNECTION LIMIT 5",
+            ["may open every session", "CONNECTION LIMIT 20"],
+        ),
+        ("ALTER ROLE enf_a SUPERUSER", "ALTER ROLE enf_a NOSUPERUSER", ["is a superuser", "a role of the lane's own"]),
+    ] {
+        postgres.sql(change);
+        fleet.run(&["isolate", "a"]).expect(1).says(&words);
+        postgres.sql(back);
+    }
+    fleet.run(&["isolate", "a"]).expect(0);
+    fleet.run(&["down"]).expect(0);
+    let shared = "{engine: postgres, url: \"postgres://one:x@127.0.0.1\"}";
+    fleet.write(&format!(
+        "{DEFAULTS}  isolation: {{enforce: [postgres]}}\n  database: {shared}\ninstances: {{a: {{port: $0}}, b: {{port: $1}}}}\n"
+    ));
+    fleet.run(&["check"]).expect(2).says(&["has the role `one`, which is `a`'s"]);
 }
 
 #[test]
