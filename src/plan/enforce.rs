@@ -103,16 +103,14 @@ pub(super) fn check(settings: &Settings, plan: &Plan, collector: &Collector) {
             // Paths are sorted by their components, so what lies in a folder comes right after it.
             let within = owned.range(folder.clone()..).take_while(|(path, _)| path.starts_with(&folder));
             let foreign = within.map(|(path, (owner, what))| (path, owner, what));
-            let Some((path, owner, what)) = foreign.into_iter().find(|(_, owner, _)| **owner != Some(&spec.facts.lane))
-            else {
-                continue;
-            };
+            let mut foreign = foreign.filter(|(_, owner, _)| **owner != Some(&spec.facts.lane));
+            let Some((place, owner, what)) = foreign.next() else { continue };
             let whose = owner.map_or(String::new(), |owner| format!("`{owner}`'s "));
             let key = key_of(spec, &folder);
             let fault = Fault::new(format!(
                 "may not be enforced: {} would be writable, and {whose}{what} lies there ({})",
                 folder.display(),
-                path.display()
+                place.display()
             ));
             let path = format!("instances.{}.isolation.enforce", instance.name);
             let hint = format!("`{key}` needs a folder of its own; without the key it has one");

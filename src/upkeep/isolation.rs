@@ -15,7 +15,7 @@ use crate::services::redis::{self, Connection, Server};
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a lane's user may do on Redis: what Django's cache and sessions, channels_redis and laneway's own clearing by
+/// What a lane's user may do on Redis: what Django's cache and sessions, `channels_redis` and laneway's own clearing by
 /// prefix need. None of it reaches another lane's keys, stops the server or changes it. SCAN shows the names of all keys.
 const COMMANDS: [&str; 36] = [
     "bzpopmin",
@@ -85,16 +85,13 @@ pub fn restore<'a>(specs: impl IntoIterator<Item = &'a Spec>) -> Result<Vec<Stri
     for spec in specs {
         let (Some(user), Some(url)) = (&spec.facts.cache.user, &spec.facts.cache.admin_url) else { continue };
         let known = connections.iter().position(|(of, ..)| of == url);
-        let index = match known {
-            Some(index) => index,
-            None => {
-                let mut admin = admin(&spec.facts)?;
-                let users = admin.command(&[b"ACL", b"USERS"])?;
-                let users = users.items().iter().filter_map(redis::Reply::text).collect();
-                connections.push((url.clone(), admin, users));
-                connections.len() - 1
-            }
-        };
+        let index = known.unwrap_or(connections.len());
+        if known.is_none() {
+            let mut admin = admin(&spec.facts)?;
+            let users = admin.command(&[b"ACL", b"USERS"])?;
+            let users = users.items().iter().filter_map(redis::Reply::text).collect();
+            connections.push((url.clone(), admin, users));
+        }
         if let Some((_, admin, users)) = connections.get_mut(index)
             && !users.contains(&user.name)
         {

@@ -75,7 +75,7 @@ fn an_instance_reaches_no_neighbour_when_it_is_enforced_and_all_of_it_when_it_is
         }
         // Laneway's own door does not help it out; what it asked stands in the audit.
         let socket = fleet.state(".run/control.sock");
-        let answer = attempt(&fleet, "ask", format!("{} /v1/stop", socket.display()));
+        let answer = attempt(&fleet, "ask", format!("{} /v1/stop {{\"instances\": [\"b\"]}}", socket.display()));
         assert_eq!(answer, if is_enforced { "403" } else { "200" });
         let phase = if is_enforced { "running" } else { "stopped" };
         assert_eq!(fleet.instance("b")["phase"], phase);
