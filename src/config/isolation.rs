@@ -55,7 +55,12 @@ fn check(keys: &mut Keys<'_>, settings: &IsolationSettings, instance: &Instance)
         let fault = Fault::new("has no effect: everything may be read");
         keys.report(entry.place, "also_read", fault.hint("add `read: narrow`"));
     }
-    if has(Enforced::Redis) && instance.lane.is_none() && instance.cache.admin_url.is_none() {
+    // A guest has what its lane has, which its owner says.
+    if instance.lane.is_some() {
+        return;
+    }
+    let on_redis = matches!(instance.cache.backend, CacheBackend::Redis | CacheBackend::RedisLocmem);
+    if on_redis && has(Enforced::Redis) && instance.cache.admin_url.is_none() {
         let fault = Fault::new("names redis, and somebody has to make its user there");
         let hint =
             "add `cache: {admin_url: ...}`, such as \"${REDIS_ADMIN_URL}\": the URL of a user who may ACL SETUSER";
@@ -63,11 +68,6 @@ fn check(keys: &mut Keys<'_>, settings: &IsolationSettings, instance: &Instance)
             keys.report(entry.place, "enforce", fault.hint(hint));
         }
     }
-    // A guest has what its lane has, which its owner says.
-    if instance.lane.is_some() {
-        return;
-    }
-    let on_redis = matches!(instance.cache.backend, CacheBackend::Redis | CacheBackend::RedisLocmem);
     let lacks = [
         (Enforced::Redis, !on_redis, "its cache is not on Redis", "`cache: {backend: redis, ...}`"),
         (

@@ -171,7 +171,7 @@ fn a_lane_that_another_one_may_write_is_refused_by_the_plan() {
     check("{enforce: [network], also_write: [x]}", &["has no effect: `files` is not enforced"]);
     check("{enforce: [redis]}", &["names redis, and its cache is not on Redis"]);
     check("{enforce: [postgres]}", &["names postgres, and its database is not on PostgreSQL"]);
-    check("{enforce: [file]}", &["did you mean `files`?"]);
+    check("{enforce: [file]}", &["known are files, network, redis, postgres"]);
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn a_lane_has_a_user_of_its_own_on_redis_who_reaches_no_other_keys() {
     redis.come_back();
     assert!(wait_until(PATIENCE, || ask(&url, "GET it_a:1:x").is_ok()), "{}", fleet.own_log());
     assert_eq!(fleet.pid("a"), before);
-    fleet.run(&["isolate", "b"]).expect(0).shows(&["b: 127.0.0.1", "user it_b reaches it_b:* only"]);
+    fleet.run(&["isolate", "b"]).expect(0).shows(&["b: redis://127.0.0.1", "user it_b reaches it_b:* only"]);
     fleet.run(&["down"]).expect(0);
     // Where everybody is let in without a name, a user of one's own keeps nobody from anything.
     ask(&admin, "CONFIG SET requirepass ").ok();
