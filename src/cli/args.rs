@@ -121,6 +121,13 @@ pub enum Verb {
     /// Where the fleet runs: what its servers have open, write, listen on, set as cookies, have in their environment. Each
     /// is asked for a few pages and one write. Where it does not: the file, the disk, and the settings of the app.
     Doctor(Doctor),
+    /// Make the users anew that `isolation` gives lanes on Redis, and look at their roles on PostgreSQL
+    ///
+    /// Every start does so too.
+    Isolate(SomeNames),
+    /// Make them for one lane; started by the supervisor
+    #[command(hide = true)]
+    MakeIsolation,
     /// Show who wished what, when, and how it ended
     ///
     /// Every act that goes through laneway is in it: starts, stops, signals, changes of the file, commands in a lane.
@@ -530,6 +537,14 @@ pub struct Doctor {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Some instances, or all.
+#[derive(Debug, Args)]
+pub struct SomeNames {
+    /// Instances, globs or presets [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
 }
 
 /// `audit`.

@@ -351,6 +351,10 @@ pub fn why(fleet: &Fleet, arguments: &Why) -> Result<ExitCode, Failure> {
     );
     lines.extend(explanation.next.iter().map(|next| ("next", next.clone())));
     lines.extend(instance.log_troubles.iter().map(|trouble| ("logs", trouble.in_words())));
+    if !instance.enforced.is_empty() {
+        let enforced: Vec<_> = instance.enforced.iter().map(ToString::to_string).collect();
+        lines.push(("isolation", format!("enforced: {}", enforced.join(", "))));
+    }
     lines.extend(instance.warning.iter().map(|warning| ("warning", warning.clone())));
     lines.extend(explanation.hint.iter().map(|hint| ("hint", hint.clone())));
     lines.push(("log", instance.log.display().to_string()));

@@ -15,7 +15,7 @@ use crate::config::{self, Settings};
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Every day", &["up", "down", "status", "logs", "why", "doctor"]),
     ("Some instances", &["start", "stop", "restart", "kill", "exec", "env"]),
-    ("What they own", &["cache", "db", "audit"]),
+    ("What they own", &["cache", "db", "isolate", "audit"]),
     ("The file", &["check", "config", "schema", "apply"]),
     ("Setting up", &["completions", "man", "install-service", "uninstall-service", "upgrade"]),
 ];
@@ -30,7 +30,7 @@ pub struct Page {
     pub exits: &'static [(&'static str, &'static str)],
 }
 
-const PAGES: [Page; 23] = [
+const PAGES: [Page; 25] = [
     Page {
         verb: "up",
         examples: &[
@@ -128,7 +128,7 @@ const PAGES: [Page; 23] = [
         verb: "check",
         examples: &[("laneway check", "all problems of the file at once, each with its line")],
         exits: &[
-            ("1", "another fleet of this machine owns something that this one claims"),
+            ("1", "another fleet of this machine owns something that this one claims, or the kernel cannot enforce"),
             ("2", "the file is wrong"),
         ],
     },
@@ -149,6 +149,21 @@ const PAGES: [Page; 23] = [
             ("laneway --profile prod config --json", "with a profile, for a program"),
         ],
         exits: &[],
+    },
+    Page {
+        verb: "isolate",
+        examples: &[("laneway isolate", "after somebody removed users from Redis; a restart of it needs nobody")],
+        exits: &[("1", "a server cannot be reached, refuses, or lets others in anyway")],
+    },
+    Page {
+        verb: "audit",
+        examples: &[
+            ("laneway audit", "the last 50 acts"),
+            ("laneway audit --since 2h --json", "those of two hours, for a program"),
+            ("laneway audit verify", "whether the lines are as they were written; prints the head of the chain"),
+            ("laneway audit verify --head HASH", "whether all up to a head that was kept elsewhere is still there"),
+        ],
+        exits: &[("1", "a line was changed, taken out, put in or moved, or the head is not there")],
     },
     Page {
         verb: "schema",

@@ -1,5 +1,6 @@
 //! Verbs that use a lane from outside: env, exec.
 
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -13,8 +14,9 @@ use super::secrets::{HIDDEN, shown};
 use crate::plan::spec::{DatabaseSetup, Spec};
 use crate::plan::{self, Plan};
 use crate::runtime::audit::{Act, Ending};
-use crate::runtime::{lane, look};
+use crate::runtime::{landlock, lane, look};
 use crate::services::postgres::with_password;
+use crate::services::redis::with_login;
 
 /// `laneway env`.
 ///
@@ -34,9 +36,20 @@ pub fn env(fleet: &Fleet, arguments: &Env) -> Result<ExitCode, Failure> {
         if let Some(url) = lane::database_url(spec).map_err(|error| Failure::failed(error.to_string()))? {
             variables.insert("DATABASE_URL".to_owned(), url);
         }
+        for (name, url) in lane::cache_urls(spec).map_err(|error| Failure::failed(error.to_string()))? {
+            variables.insert(name.to_owned(), url);
+        }
     } else {
         if spec.facts.secret_in_environment {
             variables.insert("SECRET_KEY".to_owned(), HIDDEN.to_owned());
+        }
+        if let Some(user) = &spec.facts.cache.user {
+            // A server gets them with a password, which is hidden as any other.
+            for name in ["CACHE_URL", "CHANNELS_URL"] {
+                if let Some(url) = variables.get_mut(name) {
+                    *url = with_login(url, &user.name, "***");
+                }
+            }
         }
         if let (Some(DatabaseSetup::Create { .. }), Some(url)) =
             (&spec.database_setup, variables.get_mut("DATABASE_URL"))
@@ -108,6 +121,10 @@ pub fn exec(fleet: &Fleet, arguments: &Exec) -> Result<ExitCode, Failure> {
     // Its arguments may hold a secret. Once it is this process, nobody of laneway sees its end.
     let act = Act::of_command("exec", vec![spec.name.to_string()]).with(program.display().to_string());
     Audited::begin(&plan.state_dir, &act).end(&Ending { outcome: "started", detail: None });
+    let rules = landlock::rules(&plan, spec).map_err(failed)?;
+    if let Some(rules) = &rules {
+        landlock::enter_this(rules.as_fd()).map_err(|error| Failure::failed(format!("isolation: {error}")))?;
+    }
     let (name, rest) = arguments.command.split_first().ok_or_else(|| missing("no command".to_owned()))?;
     let error =
         Command::new(program).arg0(name).args(rest).current_dir(&spec.working_dir).env_clear().envs(environment).exec();

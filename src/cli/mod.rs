@@ -10,6 +10,7 @@ mod ctl;
 mod db;
 mod doctor;
 mod help;
+mod isolate;
 mod kill;
 mod lane;
 mod logs;
@@ -38,7 +39,7 @@ use args::{Arguments, PresetUp, Verb};
 use place::Fleet;
 use report::Failure;
 
-use crate::config::{self, RESERVED_VERBS};
+use crate::config::{self, RESERVED_VERBS, Settings};
 use crate::runtime::compress;
 use crate::{daemon, keeper};
 
@@ -64,6 +65,7 @@ pub fn run() -> ExitCode {
             completions::answer(shell, position, words);
             ExitCode::SUCCESS
         }
+        Verb::MakeIsolation => isolate::make_by_supervisor(),
         Verb::MakeDatabase => db::make_by_supervisor(),
         Verb::Keeper { table } => code(keeper::run(table)),
         Verb::Prove { table } => code(daemon::prove(table)),
@@ -123,6 +125,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Config(arguments) => settings::config(&fleet, &arguments),
         Verb::Check(arguments) => settings::check(&fleet, &arguments),
         Verb::Doctor(arguments) => doctor::run(&fleet, &arguments),
+        Verb::Isolate(arguments) => isolate::run(&fleet, &arguments),
         Verb::Audit(arguments) => audit::run(&fleet, &arguments),
         Verb::Schema => schema::run(),
         Verb::Cache(arguments) => cache::run(&fleet, &arguments),
@@ -139,6 +142,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         | Verb::Supervisor { .. }
         | Verb::Prove { .. }
         | Verb::Compress { .. }
+        | Verb::MakeIsolation
         | Verb::MakeDatabase
         | Verb::Complete { .. } => Ok(ExitCode::from(report::USAGE)),
     }
@@ -175,6 +179,15 @@ fn other(place: &args::Place, values: &args::Values, words: &[String]) -> Result
     }
     let flags = match preset_flags(word, rest) {
         Ok(flags) => flags,
+        // Help about what is no preset would be help about nothing.
+        Err(error) if is_help(&error) => {
+            let (settings, problems) = config::read(Fleet::new(place, values)?.source());
+            let Some(settings) = settings else { return Err(problems.into()) };
+            if !settings.presets.contains_key(word) {
+                return Err(no_such_verb(word, &settings));
+            }
+            return Ok(refuse(&error));
+        }
         Err(error) => return Ok(refuse(&error)),
     };
     paint::decide(flags.look.color);
@@ -190,17 +203,19 @@ fn other(place: &args::Place, values: &args::Values, words: &[String]) -> Result
             up::preset(fleet, names, preset.profile.clone(), &flags)
         }
         None if !problems.is_empty() => Err(problems.into()),
-        None => {
-            let presets: Vec<&str> = settings.presets.keys().map(String::as_str).collect();
-            let known = presets.iter().copied().chain(RESERVED_VERBS.into_iter().filter(|verb| is_verb(verb)));
-            let hint = match config::nearest_name(word, known) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None if presets.is_empty() => "laneway --help lists the verbs; the file has no presets".to_owned(),
-                None => format!("laneway --help lists the verbs; presets are {}", presets.join(", ")),
-            };
-            Err(Failure::usage(format!("there is no verb or preset `{word}`"), hint))
-        }
+        None => Err(no_such_verb(word, &settings)),
     }
+}
+
+fn no_such_verb(word: &str, settings: &Settings) -> Failure {
+    let presets: Vec<&str> = settings.presets.keys().map(String::as_str).collect();
+    let known = presets.iter().copied().chain(RESERVED_VERBS.into_iter().filter(|verb| is_verb(verb)));
+    let hint = match config::nearest_name(word, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if presets.is_empty() => "laneway --help lists the verbs; the file has no presets".to_owned(),
+        None => format!("laneway --help lists the verbs; presets are {}", presets.join(", ")),
+    };
+    Failure::usage(format!("there is no verb or preset `{word}`"), hint)
 }
 
 fn preset_flags(word: &str, rest: &[String]) -> Result<PresetUp, clap::Error> {

@@ -15,6 +15,7 @@ use super::secrets;
 use crate::config;
 use crate::model::InstanceId;
 use crate::plan::{self, Callers, Explained, Plan};
+use crate::runtime::landlock;
 use crate::runtime::registry::Registry;
 
 /// `laneway config`: of what runs, else of the file.
@@ -190,6 +191,7 @@ pub fn check(fleet: &Fleet, arguments: &Check) -> Result<ExitCode, Failure> {
     let (plan, claims) = fleet.proven()?;
     let collisions = Registry::of_user().map(|registry| registry.collisions(&plan, &claims)).unwrap_or_default();
     let claims = claims.len();
+    let missing: Vec<_> = landlock::refusals(&plan).map(|(spec, what)| (spec.name.to_string(), what)).collect();
     if arguments.json {
         let collisions: Vec<_> = collisions.iter().map(ToString::to_string).collect();
         let (instances, presets) = (plan.specs.len(), plan.presets.len());
@@ -197,6 +199,7 @@ pub fn check(fleet: &Fleet, arguments: &Check) -> Result<ExitCode, Failure> {
             "{}",
             to_json(&serde_json::json!({
                 "file": plan.file, "instances": instances, "presets": presets, "claims": claims, "collisions": collisions,
+                "missing": missing.iter().map(|(name, what)| format!("{name}: {what}")).collect::<Vec<_>>(),
             }))?
         );
     } else if collisions.is_empty() {
@@ -205,5 +208,8 @@ pub fn check(fleet: &Fleet, arguments: &Check) -> Result<ExitCode, Failure> {
     for collision in &collisions {
         say(&collision.to_string(), None);
     }
-    Ok(ExitCode::from(if collisions.is_empty() { DONE } else { FAILED }))
+    for (name, what) in &missing {
+        say(&format!("{name}: {what}"), Some(landlock::HINT));
+    }
+    Ok(ExitCode::from(if collisions.is_empty() && missing.is_empty() { DONE } else { FAILED }))
 }

@@ -180,6 +180,12 @@ fn read_instance(
         keys.finish();
     }
     instance.origins = scope.into_origins();
+    // What prepares a lane is done by its owner: a guest that inherits it would migrate the same database beside it.
+    let is_own = layered.own.as_map().is_some_and(|own| own.entry("pre_start").is_some());
+    if instance.lane.is_some() && !is_own {
+        instance.pre_start.clear();
+        instance.origins.retain(|path, _| path != "pre_start" && !path.starts_with("pre_start["));
+    }
     Some(instance)
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::dotenv::is_variable_name;
 use super::health;
+use super::isolation;
 use super::keys::{BACKENDS, CONDITIONS, DEPENDENCY, ENGINES, ENV_FILE, FRAMEWORKS, POLICIES};
 use super::node::{Entry, Node, Scalar, Style, Value};
 use super::problem::{Fault, Place};
@@ -69,6 +70,9 @@ pub fn read(keys: &mut Keys<'_>, instance: &mut Instance, inherit: &dyn Fn(&str)
     }
     if let Some(nested) = keys.open_key("logging") {
         instance.logging = logging(nested);
+    }
+    if let Some(nested) = keys.open_key("isolation") {
+        instance.isolation = isolation::read(nested, instance, part);
     }
     instance.healthcheck = health::read(keys, part);
     instance.restart = restart(keys, part);
@@ -264,6 +268,7 @@ fn cache(mut keys: Keys<'_>, part: Part) -> CacheSettings {
     let settings = CacheSettings {
         backend,
         url,
+        admin_url: keys.take("admin_url", value::filled_text),
         prefix: keys.take("prefix", value::filled_text),
         location: keys.take("location", value::filled_text),
         timeout: keys.take("timeout", value::duration).unwrap_or(default.timeout),

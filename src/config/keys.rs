@@ -3,7 +3,7 @@
 //! The readers (`fleet`, `instance`, `health`) read by it, so an unknown key is one that does not stand here; `schema` makes
 //! the JSON Schema of it, and a test the tables of `docs/configuration.md`. Knows no YAML and reads nothing itself.
 
-use super::settings::{CacheBackend, Condition, Engine, Framework, RestartPolicy};
+use super::settings::{CacheBackend, Condition, Enforced, Engine, Framework, RestartPolicy};
 
 /// A key of some map.
 #[derive(Debug)]
@@ -76,6 +76,12 @@ pub enum Takes {
     Test,
     /// A list of commands.
     Commands,
+    /// A list of some of these words.
+    SomeOf(&'static [&'static str]),
+    /// A list of texts; the word says what one means, such as `path`.
+    Texts(&'static str),
+    /// A list of whole numbers, both ends included.
+    Wholes(u32, u32),
     /// Variables with their values.
     Environment,
     /// Files of variables, or one.
@@ -118,6 +124,16 @@ pub const POLICIES: [(&str, RestartPolicy); 4] = [
     ("unless-stopped", RestartPolicy::UnlessStopped),
 ];
 pub const SCHEMES: [(&str, &str); 2] = [("http", "http"), ("https", "https")];
+pub const ENFORCED: [(&str, Enforced); 4] = [
+    ("files", Enforced::Files),
+    ("network", Enforced::Network),
+    ("redis", Enforced::Redis),
+    ("postgres", Enforced::Postgres),
+];
+/// What may be read; whether that is narrow.
+pub const READS: [(&str, bool); 2] = [("all", false), ("narrow", true)];
+/// What to do where the system cannot enforce; whether to go on.
+pub const MISSING: [(&str, bool); 2] = [("refuse", false), ("warn", true)];
 /// What to do about an unhealthy server; whether it is a failure.
 pub const UNHEALTHY: [(&str, bool); 2] = [("restart", true), ("none", false)];
 
@@ -270,7 +286,39 @@ pub static INSTANCE: [Key; 28] = [
     key("logging", Takes::Map(&LOGGING), NONE, "how large its logs grow"),
     later("replicas"),
     later("listen"),
-    later("isolation"),
+    key("isolation", Takes::Map(&ISOLATION), NONE, "what the system keeps it from"),
+];
+
+/// The keys of `isolation`.
+pub static ISOLATION: [Key; 6] = [
+    key(
+        "enforce",
+        Takes::SomeOf(&const { words(&ENFORCED) }),
+        NONE,
+        "`files`: it writes in its lane only; `network`: it binds its port only; `redis`: a user of its own, for its \
+         keys only; `postgres`: a role of its own",
+    ),
+    key(
+        "read",
+        Takes::OneOf(&const { words(&READS) }),
+        Unset::Value("all"),
+        "`narrow`: it reads the program, the project, the system's libraries and its lane only (with `files`)",
+    ),
+    key("also_read", Takes::Texts("path"), NONE, "more that it may read (with `read: narrow`)"),
+    key("also_write", Takes::Texts("path"), NONE, "more that it may write: no other lane's (with `files`)"),
+    key(
+        "connect",
+        Takes::Wholes(1, 65_535),
+        Unset::Words("everywhere"),
+        "the only TCP ports that it may connect to, beside its own and those of its database, cache and channels (with \
+         `network`)",
+    ),
+    key(
+        "on_missing",
+        Takes::OneOf(&const { words(&MISSING) }),
+        Unset::Value("refuse"),
+        "what happens where the kernel cannot enforce what is asked: no start, or a start without",
+    ),
 ];
 
 /// The keys of an `env_file` in its long form.
@@ -336,7 +384,7 @@ pub static DATABASE: [Key; 8] = [
 ];
 
 /// The keys of `cache`.
-pub static CACHE: [Key; 6] = [
+pub static CACHE: [Key; 7] = [
     key(
         "backend",
         Takes::OneOf(&const { words(&BACKENDS) }),
@@ -344,6 +392,12 @@ pub static CACHE: [Key; 6] = [
         "a server, the process's own memory, a folder, a table, or nothing; `redis+locmem` is both, as two caches",
     ),
     key("url", Takes::Text("URL"), Unset::Words("needed for redis"), "`redis://`, `rediss://` or `unix://`"),
+    key(
+        "admin_url",
+        Takes::Text("URL"),
+        Unset::Words("needed where `isolation` enforces redis"),
+        "the administrator who makes the lanes' users; no server ever gets it, and laneway itself asks by it",
+    ),
     key("prefix", Takes::Text("text"), Unset::Formula("{project}_{lane}"), "what keys begin with"),
     key(
         "location",

@@ -10,6 +10,7 @@ mod fleet;
 mod health;
 mod instance;
 mod interpolate;
+mod isolation;
 mod keys;
 mod layers;
 mod load;
@@ -35,7 +36,8 @@ pub use load::{EnvEntry, Source, base_file, load, nearest_name, read, read_env_f
 pub use problem::{Collector, Fault, Place, Problem, Problems, Sources};
 pub use schema::schema;
 pub use settings::{
-    Brake, CacheBackend, CacheSettings, Clear, Condition, DatabaseSettings, DependencySettings, Engine, EnvFile,
-    Framework, HealthSettings, Instance, Logging, Part, Preset, Restart, RestartPolicy, Settings, TestSettings,
+    Brake, CacheBackend, CacheSettings, Clear, Condition, DatabaseSettings, DependencySettings, Enforced, Engine,
+    EnvFile, Framework, HealthSettings, Instance, IsolationSettings, Logging, Part, Preset, Restart, RestartPolicy,
+    Settings, TestSettings,
 };
 pub use verbs::RESERVED_VERBS;

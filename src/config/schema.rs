@@ -56,6 +56,9 @@ pub fn words(takes: &Takes) -> String {
         Takes::Command => "list of texts".to_owned(),
         Takes::Test => "command".to_owned(),
         Takes::Commands => "list of commands".to_owned(),
+        Takes::SomeOf(words) => format!("list of {}", code(words)),
+        Takes::Texts(word) => format!("list of {word}s"),
+        Takes::Wholes(least, most) => format!("list of {least} to {most}"),
         Takes::Environment => "map or list of `KEY=value`".to_owned(),
         Takes::EnvFiles(_) => "path, `{path, required}`, or a list".to_owned(),
         Takes::Dependencies(_) => "list, or map to `{condition}`".to_owned(),
@@ -149,6 +152,14 @@ impl Maker {
             Takes::Command => self.shape("command"),
             Takes::Test => self.shape("test"),
             Takes::Commands => self.shape("commands"),
+            Takes::SomeOf(words) => self.list(self.one_of(words.iter().map(|word| Value::from(*word)).collect())),
+            Takes::Texts(_) => self.list(self.item("text")),
+            Takes::Wholes(least, most) => {
+                let mut whole = self.item("whole");
+                set(&mut whole, "minimum", *least);
+                set(&mut whole, "maximum", *most);
+                self.list(whole)
+            }
             Takes::Environment => self.shape("environment"),
             Takes::EnvFiles(keys) => {
                 let mut files = self.long_form(keys, "env_file");
@@ -187,6 +198,22 @@ impl Maker {
                 profiles
             }
         }
+    }
+
+    /// A list of such items.
+    fn list(&self, item: Value) -> Value {
+        let mut list = self.shape("list");
+        set(&mut list, "items", item);
+        list
+    }
+
+    /// A shape that stands in a list, where nothing can be left out.
+    fn item(&self, name: &str) -> Value {
+        let mut item = self.shape(name);
+        if let Some(types) = item.get_mut("type").and_then(Value::as_array_mut) {
+            types.retain(|kind| kind != "null");
+        }
+        item
     }
 
     /// One of these values, or what a variable comes to.

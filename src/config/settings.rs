@@ -135,6 +135,8 @@ pub struct Instance {
     pub channels_url: Option<String>,
     /// Template.
     pub channels_prefix: Option<String>,
+    /// What the system keeps it from.
+    pub isolation: IsolationSettings,
     /// How large its logs grow.
     pub logging: Logging,
     /// How its health is checked.
@@ -180,6 +182,7 @@ impl Instance {
             secret_env: true,
             channels_url: None,
             channels_prefix: None,
+            isolation: IsolationSettings::default(),
             logging: Logging::default(),
             healthcheck: None,
             restart: Restart::default(),
@@ -247,6 +250,8 @@ pub struct CacheSettings {
     pub backend: CacheBackend,
     /// Template; for redis.
     pub url: Option<String>,
+    /// Template; who makes users on it.
+    pub admin_url: Option<String>,
     /// Template.
     pub prefix: Option<String>,
     /// Template.
@@ -276,7 +281,50 @@ impl Default for CacheSettings {
     fn default() -> Self {
         // Five minutes is what Django takes when nothing is said.
         let timeout = Duration::from_mins(5);
-        Self { backend: CacheBackend::Locmem, url: None, prefix: None, location: None, timeout, clear: None }
+        let backend = CacheBackend::Locmem;
+        Self { backend, url: None, admin_url: None, prefix: None, location: None, timeout, clear: None }
+    }
+}
+
+/// What the system keeps an instance from, as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IsolationSettings {
+    /// Which parts of it.
+    pub enforce: Vec<Enforced>,
+    /// Only what it needs may be read.
+    pub narrow_reads: bool,
+    /// Templates; paths that it may read besides.
+    pub also_read: Vec<String>,
+    /// Templates; paths that it may write besides.
+    pub also_write: Vec<String>,
+    /// The only ports that it may connect to; `None` = all.
+    pub connect: Option<Vec<u16>>,
+    /// It starts without, where the kernel cannot.
+    pub may_be_missing: bool,
+}
+
+/// What can be enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Enforced {
+    /// It writes in its lane only.
+    Files,
+    /// It binds its port only.
+    Network,
+    /// It has a user of its own on Redis, for its keys.
+    Redis,
+    /// It has a role of its own on PostgreSQL.
+    Postgres,
+}
+
+impl std::fmt::Display for Enforced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Files => "files",
+            Self::Network => "network",
+            Self::Redis => "redis",
+            Self::Postgres => "postgres",
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The words that a preset cannot be called: each preset is a verb of the command line, beside laneway's own.
 
 /// Laneway's own verbs, those of later versions among them, so that a file that works goes on working.
-pub const RESERVED_VERBS: [&str; 52] = [
+pub const RESERVED_VERBS: [&str; 54] = [
     "up",
     "down",
     "start",
@@ -23,6 +23,8 @@ pub const RESERVED_VERBS: [&str; 52] = [
     "doctor",
     "cache",
     "db",
+    "isolate",
+    "make-isolation",
     "audit",
     "schema",
     "complete",

@@ -31,6 +31,7 @@ use crate::plan::{self, Plan};
 use crate::runtime::audit::{Act, Door, Ending, Peer};
 use crate::runtime::auditor::Auditor;
 use crate::runtime::handle::{Gone, Handle};
+use crate::runtime::landlock;
 use crate::runtime::reload::Refused;
 use crate::view::snapshot::{Applied, FleetStatus, Outcome};
 
@@ -146,11 +147,13 @@ impl Doors {
         let named = |who: &[InstanceId]| who.iter().map(|id| plan.spec(*id).name.to_string()).collect();
         let instances = who.map_or_else(|| vec!["*".to_owned()], named);
         let Wisher { peer, door } = wisher;
+        let is_fenced = plan.specs.iter().any(|spec| landlock::concerns(&spec.isolation))
+            && peer.and_then(|peer| peer.pid).is_some_and(landlock::holds);
         let wish = Act { door, peer, verb: verb.to_owned(), instances, detail };
         let auditor = self.auditor.clone();
         let acting = tokio::spawn(async move {
             let ticket = auditor.begin(wish).await;
-            let result = act.await;
+            let result = if is_fenced { Err(fenced()) } else { act.await };
             let ending = match &result {
                 Ok(done) => ending(done),
                 Err(Refusal(_, problem)) => Ending { outcome: "refused", detail: Some(problem.error.clone()) },
@@ -174,6 +177,12 @@ impl Doors {
         let act = async move { Ok(handle.request(id, request).await?) };
         Ok(Json(self.audited(wisher, what, who, act, ending).await?))
     }
+}
+
+/// What an instance is kept from, its laneway does not do for it.
+fn fenced() -> Refusal {
+    let error = "a process of an instance whose isolation is enforced may look, and wish nothing".to_owned();
+    Refusal(StatusCode::FORBIDDEN, Problem { error, hint: Some("ask from outside of its lane".to_owned()) })
 }
 
 /// How a wish ended, in the words of the audit.

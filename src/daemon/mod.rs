@@ -1,5 +1,6 @@
 //! The composition root: settings to plan to fleet, driver, doors. And how a pair of keeper and supervisor is started.
 
+mod grants;
 mod launch;
 mod prove;
 mod reload;

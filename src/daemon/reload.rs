@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::launch::Launch;
-use super::supervisor::{check_descriptors, check_neighbours};
+use super::supervisor::{check_descriptors, check_kernel, check_neighbours};
 use crate::config::Source;
 use crate::keeper::protocol::Kept;
 use crate::model::InstanceId;
@@ -44,7 +44,7 @@ impl Origin for Launched {
                 hint: Some("laneway down, then up".to_owned()),
             });
         }
-        let fits = check_neighbours(&plan).and_then(|()| check_descriptors(&plan));
+        let fits = check_neighbours(&plan).and_then(|()| check_kernel(&plan)).and_then(|()| check_descriptors(&plan));
         fits.map_err(|what| Refused::Other { what, hint: None })?;
         let heirs = plan::heirs(running, holders, &plan);
         Ok(Resolved { plan, heirs })

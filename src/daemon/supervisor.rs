@@ -9,6 +9,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::net::UnixListener;
 use tracing::{info, warn};
 
+use super::grants;
 use super::launch::{Launch, READY};
 use super::reload::{Launched, register};
 use crate::control;
@@ -21,6 +22,7 @@ use crate::runtime::cgroup::Cgroups;
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::{Driver, Tools};
 use crate::runtime::home::Home;
+use crate::runtime::landlock;
 use crate::runtime::link::KeeperLink;
 use crate::runtime::probe::Prober;
 use crate::runtime::records::{Recorded, Records};
@@ -111,6 +113,9 @@ fn set_up(inheritance: Inheritance, is_first: bool) -> Result<Supervisor, String
         }
         check_neighbours(&plan)?;
     }
+    if is_first {
+        check_kernel(&plan)?;
+    }
     check_descriptors(&plan)?;
     Ok(Supervisor { plan: Arc::new(plan), home, fleet, launch, inheritance })
 }
@@ -133,6 +138,12 @@ pub(super) fn check_neighbours(plan: &Plan) -> Result<(), String> {
         return Ok(());
     }
     Err(collisions.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+/// Holds a plan against what this kernel can enforce.
+pub(super) fn check_kernel(plan: &Plan) -> Result<(), String> {
+    let mut refusals = landlock::refusals(plan);
+    refusals.next().map_or(Ok(()), |(spec, what)| Err(format!("{}: {what}\n  hint: {}", spec.name, landlock::HINT)))
 }
 
 /// Holds a plan against the limit of open files.
@@ -221,6 +232,7 @@ impl Supervisor {
         let (driver, handle) =
             Driver::new(Arc::clone(&plan), Arc::new(origin), home.upgrade(), tools, records, adopted);
         let (ended, end) = tokio::sync::oneshot::channel::<()>();
+        tokio::spawn(grants::keep(handle.clone()));
         let door = tokio::spawn(control::serve(listener, handle, auditor, async {
             let _ = end.await;
         }));

@@ -33,6 +33,8 @@ fn spec(name: &str) -> Spec {
             cache: Cache {
                 backend: CacheBackend::Dummy,
                 url: None,
+                admin_url: None,
+                user: None,
                 prefix: name.to_owned(),
                 location: name.to_owned(),
                 timeout: Duration::from_mins(1),
@@ -76,6 +78,7 @@ fn spec(name: &str) -> Spec {
         stop_grace_period: Duration::from_secs(10),
         depends_on: Vec::new(),
         logging: Logging { max_size: 1, max_files: 1, compress: false },
+        isolation: crate::plan::spec::Isolation::default(),
         database_setup: None,
     }
 }

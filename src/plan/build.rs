@@ -11,7 +11,7 @@ use crate::model::InstanceId;
 use super::claims::Claim;
 use super::lane::Lane;
 use super::spec::{Dependency, Facts, HealthCheck, HealthTest, Plan, Spec};
-use super::{claims, environment, facts, order};
+use super::{claims, enforce, environment, facts, order};
 
 /// From the files to the plan, with all problems of both rooms at once.
 ///
@@ -65,6 +65,7 @@ fn built(settings: &Settings, caller: &BTreeMap<String, String>) -> Result<(Plan
     };
     order::check(settings, &plan, &collector);
     let claims = claims::check(settings, &plan, &collector);
+    enforce::check(settings, &plan, &collector);
     let problems = collector.finish();
     if problems.is_empty() { Ok((plan, claims)) } else { Err(problems) }
 }
@@ -75,14 +76,12 @@ fn spec(lane: &Lane<'_>, ids: &HashMap<&str, u32>, caller: &BTreeMap<String, Str
     let environment = environment_of(lane, &facts, caller, &mut |_, _| {});
     let written = instance.pre_start.iter().enumerate();
     let written = written.map(|(index, words)| command(lane, &format!("pre_start[{index}]"), words));
-    // What a person would type; `runtime` knows that it is laneway itself.
-    let own = ["laneway", "db", "create", facts.lane.as_str()].map(str::to_owned).to_vec();
-    let pre_start = database_setup.iter().map(|_| own.clone()).chain(written).collect();
+    let pre_start = written.collect();
     let depends_on = instance.depends_on.iter().filter_map(|dependency| {
         let on = InstanceId(*ids.get(dependency.on.as_str())?);
         Some(Dependency { on, condition: dependency.condition })
     });
-    Spec {
+    let spec = Spec {
         name: instance.name.clone(),
         command: command(lane, "command", &instance.command),
         inherited: inherited(instance, &environment, caller),
@@ -95,10 +94,15 @@ fn spec(lane: &Lane<'_>, ids: &HashMap<&str, u32>, caller: &BTreeMap<String, Str
         stop_grace_period: instance.stop_grace_period,
         depends_on: depends_on.collect(),
         logging: instance.logging,
+        isolation: enforce::isolation(lane, &facts),
         database_setup,
         facts,
         working_dir: working_dir(lane),
-    }
+    };
+    // What a person would type; `runtime` knows that it is laneway itself.
+    let own = spec.own_steps().into_iter().map(|step| step.words(spec.facts.lane.as_str()));
+    let pre_start = own.chain(spec.pre_start.iter().cloned()).collect();
+    Spec { pre_start, ..spec }
 }
 
 /// Where the instance's commands start.

@@ -310,7 +310,7 @@ fn chain_of(path: &Path) -> Vec<String> {
 }
 
 /// The server of a URL without user and password: `host:port`, for Redis with its number, for a socket its path.
-fn server(url: &str, default_port: u16) -> String {
+pub(super) fn server(url: &str, default_port: u16) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
     let address = address.rsplit_once('@').map_or(address, |(_, address)| address);
@@ -334,6 +334,12 @@ fn server(url: &str, default_port: u16) -> String {
         return format!("{host}:{port}/{number}");
     }
     format!("{host}:{port}")
+}
+
+/// The port of a URL; none where it is a socket's path.
+pub(super) fn port_of(url: &str, default_port: u16) -> Option<u16> {
+    let server = server(url, default_port);
+    server.split('/').next()?.rsplit_once(':')?.1.parse().ok()
 }
 
 /// Pairs of overlapping claims that `apart` says are two parties': each claim is paired with the first that it meets.

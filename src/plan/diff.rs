@@ -90,7 +90,7 @@ fn by_name(plan: &Plan) -> BTreeMap<&InstanceName, &Spec> {
 #[must_use]
 pub fn needs_restart(was: &Spec, is: &Spec) -> bool {
     // Every field is named, so that a new one has to be given its side.
-    let Spec { facts, command, working_dir, environment, pre_start, .. } = is;
+    let Spec { facts, command, working_dir, environment, pre_start, isolation, .. } = is;
     let Spec {
         name: _,
         facts: _,
@@ -106,12 +106,14 @@ pub fn needs_restart(was: &Spec, is: &Spec) -> bool {
         stop_grace_period: _,
         depends_on: _,
         logging: _,
+        isolation: _,
         database_setup: _,
     } = was;
     // How a cache is reached from outside is no part of the process.
-    let inside = |facts: &Facts| Facts { cache: Cache { clear: None, ..facts.cache.clone() }, ..facts.clone() };
-    (inside(facts), command, working_dir, environment, pre_start)
-        != (inside(&was.facts), &was.command, &was.working_dir, &was.environment, &was.pre_start)
+    let inside =
+        |facts: &Facts| Facts { cache: Cache { clear: None, admin_url: None, ..facts.cache.clone() }, ..facts.clone() };
+    (inside(facts), command, working_dir, environment, pre_start, isolation)
+        != (inside(&was.facts), &was.command, &was.working_dir, &was.environment, &was.pre_start, &was.isolation)
 }
 
 fn fleet_parts(old: &Plan, new: &Plan) -> Vec<String> {

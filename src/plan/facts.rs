@@ -3,11 +3,11 @@
 //! A formula is a template like the user's own; a value in the settings takes its place. The names that facts get in the
 //! environment stand in `environment`; that no two lanes share a fact is checked in `claims`.
 
-use crate::config::{CacheBackend, Clear, Engine, Fault, is_token};
+use crate::config::{CacheBackend, Clear, Enforced, Engine, Fault, is_token};
 
 use super::build;
 use super::lane::Lane;
-use super::spec::{Cache, Database, DatabaseSetup, Facts};
+use super::spec::{Cache, CacheUser, Database, DatabaseSetup, Facts};
 
 const DATABASE_FILE: &str = "{state}/db_{lane}.sqlite3";
 const DATABASE_NAME: &str = "{project}_erp_{lane}";
@@ -26,6 +26,8 @@ const ACCESS_LOG: &str = "{state}/log/access.log";
 /// A guest in a lane writes beside the owner, not into its file.
 const GUEST_ACCESS_LOG: &str = "{state}/log/{instance}.access.fifo";
 const SECRET_FILE: &str = "{state}/secrets/secret_key";
+const REDIS_USER: &str = "{project}_{lane}";
+const REDIS_PASSWORD: &str = "{state}/secrets/redis_password";
 const DATABASE_PASSWORD: &str = "{state}/secrets/database_password";
 const CHANNELS_PREFIX: &str = "{project}_{lane}";
 
@@ -160,7 +162,8 @@ fn parts(url: &str) -> (Option<&str>, &str, &str) {
     (login, server, tail)
 }
 
-fn user_of(url: &str) -> Option<&str> {
+/// The user of a URL.
+pub(super) fn user_of(url: &str) -> Option<&str> {
     parts(url).0.map(|login| login.split(':').next().unwrap_or_default())
 }
 
@@ -219,7 +222,11 @@ fn cache(home: &Lane<'_>) -> Cache {
         home.report(home.instance.origin("cache.url"), "cache.url", fault);
     }
     let prefix = home.fill("cache.prefix", own.prefix.as_deref().unwrap_or(CACHE_PREFIX));
-    Cache { backend: own.backend, url, prefix, location, timeout: own.timeout, clear: clear(home) }
+    let admin_url = own.admin_url.as_ref().filter(|_| is_redis).map(|url| home.fill("cache.admin_url", url));
+    let is_enforced = home.instance.isolation.enforce.contains(&Enforced::Redis);
+    let user = is_enforced
+        .then(|| CacheUser { name: home.fill("", REDIS_USER), password_file: home.path("", REDIS_PASSWORD) });
+    Cache { backend: own.backend, url, admin_url, user, prefix, location, timeout: own.timeout, clear: clear(home) }
 }
 
 fn clear(home: &Lane<'_>) -> Option<Clear> {

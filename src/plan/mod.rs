@@ -6,6 +6,7 @@
 mod build;
 mod claims;
 mod diff;
+mod enforce;
 mod environment;
 mod facts;
 mod lane;
@@ -23,6 +24,7 @@ mod tests;
 pub use build::{build, prove, resolve};
 pub use claims::{Claim, Collision, Foreign, Kind, claims, collisions, foreign_collisions, heirs};
 pub use diff::{Callers, Change, diff, is_same, needs_restart};
+pub use enforce::writable;
 pub use environment::key_of;
 pub use merge::merge;
 pub use order::start_order;

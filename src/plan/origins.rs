@@ -119,7 +119,7 @@ struct Table<'a> {
 }
 
 /// The keys in the order of the reference, and where their values are in a spec.
-const ROWS: [(&str, &str); 52] = [
+const ROWS: [(&str, &str); 59] = [
     ("command", "/command"),
     ("working_dir", "/working_dir"),
     ("framework", "/facts/framework"),
@@ -141,6 +141,7 @@ const ROWS: [(&str, &str); 52] = [
     ("database.template", "/database_setup/template"),
     ("cache.backend", "/facts/cache/backend"),
     ("cache.url", "/facts/cache/url"),
+    ("cache.admin_url", "/facts/cache/admin_url"),
     ("cache.prefix", "/facts/cache/prefix"),
     ("cache.location", "/facts/cache/location"),
     ("cache.timeout", "/facts/cache/timeout"),
@@ -172,6 +173,12 @@ const ROWS: [(&str, &str); 52] = [
     ("logging.max_size", ""),
     ("logging.max_files", "/logging/max_files"),
     ("logging.compress", "/logging/compress"),
+    ("isolation.enforce", "/isolation/enforce"),
+    ("isolation.read", "/isolation/narrow_reads"),
+    ("isolation.also_read", "/isolation/also_read"),
+    ("isolation.also_write", "/isolation/also_write"),
+    ("isolation.connect", "/isolation/connect"),
+    ("isolation.on_missing", "/isolation/may_be_missing"),
 ];
 
 impl Table<'_> {
@@ -198,7 +205,7 @@ impl Table<'_> {
                 "inherit_env" => self.add(key, Value::from(instance.inherit_env.clone())),
                 "pre_start" => {
                     // The one that nobody wrote is laneway's own.
-                    let own = usize::from(spec.is_own_step(0));
+                    let own = spec.own_steps().len();
                     for (index, command) in spec.pre_start.iter().skip(own).enumerate() {
                         self.add(&format!("pre_start[{index}]"), Value::from(command.clone()));
                     }
@@ -221,6 +228,11 @@ impl Table<'_> {
                     let words = value.as_bool().map(|restarts| if restarts { "restart" } else { "none" });
                     self.add(key, Value::from(words));
                 }
+                "isolation.read" | "isolation.on_missing" if spec.isolation.enforce.is_empty() => {}
+                "isolation.read" => self.add(key, Value::from(if value == true { "narrow" } else { "all" })),
+                "isolation.on_missing" => self.add(key, Value::from(if value == true { "warn" } else { "refuse" })),
+                "isolation.enforce" | "isolation.also_read" | "isolation.also_write"
+                    if value.as_array().is_none_or(Vec::is_empty) => {}
                 // Also said by `restart: on-failure:N`.
                 "restart_policy.max_attempts" if self.place(key).is_none() => self.add_from(key, "restart", value),
                 "logging.max_size" => self.add(key, Value::from(size(spec.logging.max_size))),

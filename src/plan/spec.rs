@@ -10,7 +10,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 // What holds no placeholder is the same as written and as resolved; `config` owns those words.
-pub use crate::config::{Brake, CacheBackend, Clear, Condition, Framework, Logging, Preset, Restart, RestartPolicy};
+pub use crate::config::{
+    Brake, CacheBackend, Clear, Condition, Enforced, Framework, Logging, Preset, Restart, RestartPolicy,
+};
 use crate::model::{InstanceId, InstanceName, Signal};
 
 use super::environment;
@@ -71,10 +73,38 @@ pub struct Spec {
     pub depends_on: Vec<Dependency>,
     /// How large its logs grow.
     pub logging: Logging,
+    /// What the system keeps it from.
+    #[serde(default)]
+    pub isolation: Isolation,
     /// What laneway does for the lane's database before anything runs in it. Where there is something, it stands first in
     /// `pre_start`.
     #[serde(default)]
     pub database_setup: Option<DatabaseSetup>,
+}
+
+/// What the system keeps an instance from: not a rule that it follows, but one that it cannot break.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Isolation {
+    /// Which parts, in their order.
+    pub enforce: Vec<Enforced>,
+    /// It may read only what it needs.
+    pub narrow_reads: bool,
+    /// More that it may read; absolute.
+    pub also_read: Vec<PathBuf>,
+    /// More that it may write; absolute.
+    pub also_write: Vec<PathBuf>,
+    /// The only TCP ports that it may connect to, those of its facts among them; `None` = all.
+    pub connect: Option<Vec<u16>>,
+    /// It starts without, where the kernel cannot.
+    pub may_be_missing: bool,
+}
+
+impl Isolation {
+    /// Whether `what` is enforced.
+    #[must_use]
+    pub fn has(&self, what: Enforced) -> bool {
+        self.enforce.contains(&what)
+    }
 }
 
 /// What is derived from the name: one formula each, in `facts.rs`.
@@ -169,6 +199,12 @@ pub struct Cache {
     pub backend: CacheBackend,
     /// The server, for redis.
     pub url: Option<String>,
+    /// The same by an administrator, for laneway itself; no process of an instance gets it.
+    #[serde(default)]
+    pub admin_url: Option<String>,
+    /// Whom the lane is on that server, where it has a user of its own.
+    #[serde(default)]
+    pub user: Option<CacheUser>,
     /// What every key begins with, as Django joins it, with `:`.
     pub prefix: String,
     /// Name of the memory region, or the folder.
@@ -178,6 +214,23 @@ pub struct Cache {
     /// How what is cached in a process is reached; `None` = by starting the process anew.
     #[serde(default)]
     pub clear: Option<Clear>,
+}
+
+/// The lane's own user on a Redis server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheUser {
+    /// Its name.
+    pub name: String,
+    /// The file of its password.
+    pub password_file: PathBuf,
+}
+
+impl Cache {
+    /// By which URL laneway itself asks the server.
+    #[must_use]
+    pub fn own_url(&self) -> Option<&str> {
+        self.admin_url.as_deref().or(self.url.as_deref())
+    }
 }
 
 /// How health is asked for, and how often.
@@ -277,6 +330,27 @@ impl Plan {
     }
 }
 
+/// A step of laneway's own in a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnStep {
+    /// The lane's database is made.
+    Database,
+    /// The lane's user on Redis is made, and its role on PostgreSQL looked at.
+    Isolate,
+}
+
+impl OwnStep {
+    /// As a person would type it.
+    #[must_use]
+    pub fn words(self, lane: &str) -> Vec<String> {
+        let words: &[&str] = match self {
+            Self::Database => &["laneway", "db", "create"],
+            Self::Isolate => &["laneway", "isolate"],
+        };
+        words.iter().chain([&lane]).map(|word| (*word).to_owned()).collect()
+    }
+}
+
 impl Spec {
     /// Its whole environment but the secret's value. Made when it is asked for: it is most of what a plan could weigh.
     #[must_use]
@@ -292,10 +366,12 @@ impl Spec {
         self.facts.log_dir.join(format!("{}.log", self.name))
     }
 
-    /// Whether the `pre_start` command at `position` is laneway's own: that which makes the database.
+    /// What laneway itself does before everything else, each as a command at the beginning of `pre_start`.
     #[must_use]
-    pub fn is_own_step(&self, position: usize) -> bool {
-        position == 0 && self.database_setup.is_some()
+    pub fn own_steps(&self) -> Vec<OwnStep> {
+        let database = self.database_setup.as_ref().map(|_| OwnStep::Database);
+        let is_isolated = self.facts.cache.user.is_some() || self.isolation.has(Enforced::Postgres);
+        database.into_iter().chain(is_isolated.then_some(OwnStep::Isolate)).collect()
     }
 
     /// Where people reach it: the address that it binds, or loopback for a wildcard.

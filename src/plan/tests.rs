@@ -245,6 +245,16 @@ fn a_guest_lives_in_its_hosts_lane_with_its_own_port_and_log() {
 }
 
 #[test]
+fn a_guest_leaves_the_preparing_of_the_lane_to_its_owner() {
+    let plan = plan(concat!(
+        "name: shop\ndefaults: {command: [x], pre_start: [[migrate]]}\n",
+        "instances:\n  web: {port: 1}\n  worker: {lane: web}\n  beat: {lane: web, pre_start: [[wait]]}\n",
+    ));
+    let steps: Vec<_> = plan.specs.iter().map(|spec| spec.pre_start.concat()).collect();
+    assert_eq!(steps, [vec!["migrate"], vec![], vec!["wait"]]);
+}
+
+#[test]
 fn a_postgres_url_gets_its_database() {
     let database = |settings: &str| {
         let plan = plan(&format!(
@@ -503,10 +513,10 @@ fn every_key_of_an_instance_is_explained() {
         "instances:\n",
         "  a: {port: 1, healthcheck: {path: /, headers: {H: h}, body: b}, channels: {url: \"redis://h\"},\n",
         "    cache: {clear: {path: /clear/, headers: {H: h}}}}\n",
-        "  b: {port: 2, cache: {clear: {command: [c]}}, depends_on: [a], \
-           database: {engine: postgres, url: \"postgres://h\", create: true, \
-           admin_url: \"postgres://a@h\", max_connections: 9, template: t}}\n",
-        "  c: {healthcheck: {test: [t]}, cache: {backend: redis, url: \"redis://h\"}}\n",
+        "  b: {port: 2, cache: {clear: {command: [c]}}, depends_on: [a], database: {engine: postgres, url: \"postgres://h\", \
+           create: true, admin_url: \"postgres://a@h\", max_connections: 9, template: t}}\n",
+        "  c: {healthcheck: {test: [t]}, cache: {backend: redis, url: \"redis://h\", admin_url: \"redis://a:b@h\"},\n",
+        "    isolation: {enforce: [files, network, redis], read: narrow, also_read: [r], also_write: [w], connect: [9]}}\n",
         "  d: {healthcheck: {disable: true}}\n",
     ));
     scratch.write("f", "");

@@ -240,7 +240,7 @@ enum Line {
 /// Of a line up to its hash, with the brace that it lacks.
 fn hash_of(line: &[u8]) -> String {
     let digest = Sha256::new().chain_update(line).chain_update(b"}").finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// The audit of one fleet.

@@ -22,6 +22,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::dup3;
 
 use super::clone;
+use super::landlock;
 use super::processes::pidfd_of;
 use super::records::BirthPlace;
 
@@ -44,6 +45,8 @@ pub struct Program<'a> {
     pub descriptors: u64,
     /// File mode mask.
     pub umask: u32,
+    /// The rules of Landlock that it enters.
+    pub rules: Option<BorrowedFd<'a>>,
     /// Where it notes its number, for a supervisor that succeeds this one.
     pub birth_place: Option<BirthPlace>,
 }
@@ -109,6 +112,8 @@ pub struct Cradle {
     output: OwnedFd,
     /// Where it notes its number.
     birth_place: OwnedFd,
+    /// The rules that it enters.
+    rules: OwnedFd,
     beyond: libc::c_uint,
     /// Linux can leave the rest behind; some containers forbid it.
     leaves_the_rest: bool,
@@ -121,18 +126,21 @@ impl Cradle {
     /// The system's.
     pub fn new() -> io::Result<Self> {
         let input = OwnedFd::from(File::open("/dev/null")?);
-        let (output, birth_place) = (input.try_clone()?, input.try_clone()?);
-        let last = [&input, &output, &birth_place].map(AsRawFd::as_raw_fd).into_iter().fold(2, RawFd::max);
+        let (output, birth_place, rules) = (input.try_clone()?, input.try_clone()?, input.try_clone()?);
+        let last = [&input, &output, &birth_place, &rules].map(AsRawFd::as_raw_fd).into_iter().fold(2, RawFd::max);
         // On numbers that nobody has it changes nothing.
         // SAFETY: a plain system call.
         let tried = unsafe { libc::syscall(libc::SYS_close_range, libc::c_uint::MAX, libc::c_uint::MAX, 0) };
-        Ok(Self { input, output, birth_place, beyond: last.cast_unsigned() + 1, leaves_the_rest: tried == 0 })
+        Ok(Self { input, output, birth_place, rules, beyond: last.cast_unsigned() + 1, leaves_the_rest: tried == 0 })
     }
 
     /// Puts in what the next child needs.
-    fn put(&mut self, output: BorrowedFd<'_>, birth_place: Option<BirthPlace>) -> io::Result<()> {
-        dup3(output, &mut self.output, OFlag::O_CLOEXEC)?;
-        if let Some(BirthPlace { descriptor, .. }) = birth_place {
+    fn put(&mut self, program: &Program<'_>) -> io::Result<()> {
+        dup3(program.output, &mut self.output, OFlag::O_CLOEXEC)?;
+        if let Some(rules) = program.rules {
+            dup3(rules, &mut self.rules, OFlag::O_CLOEXEC)?;
+        }
+        if let Some(BirthPlace { descriptor, .. }) = program.birth_place {
             // SAFETY: the records are as old as this process, and outlive every birth.
             let records = unsafe { BorrowedFd::borrow_raw(descriptor) };
             dup3(records, &mut self.birth_place, OFlag::O_CLOEXEC)?;
@@ -160,6 +168,7 @@ struct Prepared {
     beyond: Option<libc::c_uint>,
     limit: libc::rlimit,
     umask: libc::mode_t,
+    rules: Option<RawFd>,
     /// The error that kept the child from becoming its program; 0 if it did.
     failure: AtomicI32,
 }
@@ -189,9 +198,10 @@ pub fn give_birth(program: &Program<'_>, known: &Known, cradle: &mut Cradle) -> 
         beyond: cradle.leaves_the_rest.then_some(cradle.beyond),
         limit: libc::rlimit { rlim_cur: program.descriptors.min(hard), rlim_max: hard },
         umask: program.umask,
+        rules: program.rules.map(|_| cradle.rules.as_raw_fd()),
         failure: AtomicI32::new(0),
     };
-    cradle.put(program.output, program.birth_place)?;
+    cradle.put(program)?;
     let born = born(program.cgroup.as_ref().map(AsFd::as_fd), &prepared, known);
     cradle.clear();
     if let Ok(newborn) = &born {
@@ -284,11 +294,15 @@ fn set_up(prepared: &Prepared) -> nix::Result<()> {
         for (descriptor, number) in [(prepared.input, 0), (prepared.output, 1), (prepared.output, 2)] {
             done(libc::dup2(descriptor, number))?;
         }
-        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
         done(libc::chdir(prepared.directory.as_ptr()))?;
         done(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const prepared.limit))?;
         libc::umask(prepared.umask);
         raise_oom_score(c"/proc/self/oom_score_adj");
+        // After this it may do no more than its program.
+        if let Some(rules) = prepared.rules {
+            landlock::enter(rules)?;
+        }
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
         // The C library keeps signals 32 and 33 for itself and refuses to speak of them.
         for signal in (1..32).chain(34..=64) {
             libc::signal(signal, libc::SIG_DFL);

@@ -48,6 +48,11 @@ impl Handle {
         Arc::clone(&self.plan.borrow())
     }
 
+    /// Waits until another plan runs; `false` once the driver is gone.
+    pub async fn another_plan(&mut self) -> bool {
+        self.plan.changed().await.is_ok()
+    }
+
     /// Takes over what the file says now, and waits for the effect; `dry_run` only says what that would be.
     ///
     /// # Errors

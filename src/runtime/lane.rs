@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 
 use super::beneath::Root;
 use crate::plan::spec::{Database, DatabaseSetup, Spec};
-use crate::services::postgres;
+use crate::services::{postgres, redis};
 
 /// Random bytes of a secret; in letters it becomes 64.
 const SECRET_BYTES: usize = 48;
@@ -60,6 +60,9 @@ pub fn prepare(
     if let Some(url) = url_with_password(&mut root, spec)? {
         environment.insert("DATABASE_URL".into(), url.into());
     }
+    for (name, url) in redis_urls(&mut root, spec)? {
+        environment.insert(name.into(), url.into());
+    }
     Ok(environment)
 }
 
@@ -95,6 +98,33 @@ fn password_beneath(root: &mut Root<'_>, spec: &Spec) -> Result<Option<String>, 
         Some(DatabaseSetup::Create { password_file, .. }) => kept(root, password_file, at_once).map(Some),
         Some(DatabaseSetup::Copy { .. }) | None => Ok(None),
     }
+}
+
+/// The variables by which the lane reaches Redis, with its own user and that one's password; none where it has no such
+/// user.
+///
+/// # Errors
+/// Names the file of the password, where it cannot be read or made.
+pub fn cache_urls(spec: &Spec) -> Result<Vec<(&'static str, String)>, LaneError> {
+    redis_urls(&mut Root::new(state_dir(spec)), spec)
+}
+
+fn redis_urls(root: &mut Root<'_>, spec: &Spec) -> Result<Vec<(&'static str, String)>, LaneError> {
+    let facts = &spec.facts;
+    let Some(user) = &facts.cache.user else { return Ok(Vec::new()) };
+    let password = kept(root, &user.password_file, at_once)?;
+    let urls = [("CACHE_URL", &facts.cache.url), ("CHANNELS_URL", &facts.channels_url)];
+    let with_user = |url: &String| redis::with_login(url, &user.name, &password);
+    Ok(urls.into_iter().filter_map(|(name, url)| Some((name, with_user(url.as_ref()?)))).collect())
+}
+
+/// The password of the lane's user on Redis, made at the first call; `None` where it has none.
+///
+/// # Errors
+/// As [`cache_urls`].
+pub fn cache_password(spec: &Spec) -> Result<Option<String>, LaneError> {
+    let user = spec.facts.cache.user.as_ref();
+    user.map(|user| kept(&mut Root::new(state_dir(spec)), &user.password_file, at_once)).transpose()
 }
 
 /// Makes a directory of the lane, or one that the user chose elsewhere.

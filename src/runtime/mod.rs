@@ -19,6 +19,7 @@ pub mod handle;
 pub mod home;
 mod http;
 pub mod kernel;
+pub mod landlock;
 pub mod lane;
 pub mod link;
 pub mod logs;

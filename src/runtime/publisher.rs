@@ -107,7 +107,7 @@ fn places(plan: &Plan) -> Vec<Place> {
     for spec in plan.ids().map(|id| plan.spec(id)) {
         let facts = &spec.facts;
         let is_owner = facts.lane == spec.name;
-        let Some(url) = facts.cache.url.as_deref().filter(|_| is_owner && facts.framework == Framework::Django) else {
+        let Some(url) = facts.cache.own_url().filter(|_| is_owner && facts.framework == Framework::Django) else {
             continue;
         };
         let Ok(server) = Server::parse(url) else { continue };

@@ -42,6 +42,8 @@ pub struct Job {
     pub environment: BTreeMap<OsString, OsString>,
     /// Its standard output and error.
     pub output: OwnedFd,
+    /// The rules that it enters before it becomes its program.
+    pub rules: Option<OwnedFd>,
     /// Where it notes its number; checks need none, a successor ends them anyway.
     pub birth_place: Option<BirthPlace>,
 }
@@ -292,6 +294,7 @@ fn make(
         cgroup: cgroup.as_ref().map(Cgroup::directory).transpose()?,
         descriptors: original.descriptors,
         umask: original.umask,
+        rules: job.rules.as_ref().map(AsFd::as_fd),
         birth_place: job.birth_place,
     };
     match give_birth(&program, known, cradle) {

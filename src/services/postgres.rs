@@ -414,6 +414,24 @@ impl Server {
         self.run(&format!("DROP ROLE {}", identifier(name)))
     }
 
+    /// Gives a database another name.
+    ///
+    /// # Errors
+    /// [`Trouble::InUse`] when somebody is connected to it; else the server's.
+    pub fn rename_database(&mut self, from: &str, to: &str) -> Result<(), PostgresError> {
+        self.run(&format!("ALTER DATABASE {} RENAME TO {}", identifier(from), identifier(to)))
+    }
+
+    /// Ends every session in a database but this one.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn end_sessions(&mut self, database: &str) -> Result<(), PostgresError> {
+        let statement = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
+                         WHERE datname = $1 AND pid <> pg_backend_pid()";
+        self.ask(statement, &[&database]).map(|_| ())
+    }
+
     /// What the statement `question` counts: one row of one number.
     ///
     /// # Errors

@@ -68,6 +68,15 @@ pub enum Fault {
     Other,
 }
 
+/// `url` with another user, whose name and password are of letters that need no escape.
+#[must_use]
+pub fn with_login(url: &str, user: &str, password: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{user}:{password}@{host}{tail}")
+}
+
 impl Fault {
     /// What to do about it.
     #[must_use]

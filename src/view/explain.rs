@@ -314,11 +314,11 @@ fn fail(spec: &Spec, failure: &Failure, now: Mono) -> Explanation {
         FailureKind::Exited { exit: Exit::OutOfMemory, .. } => {
             Some("give it more memory, or let it need less; dmesg has the kernel's account".to_owned())
         }
-        FailureKind::PreStart { command, .. } if spec.is_own_step(*command) => {
-            let (lane, name) = (&spec.facts.lane, &spec.name);
-            Some(format!("why stands in laneway logs {name}; laneway db create {lane} tries it now"))
-        }
-        FailureKind::Exited { .. } | FailureKind::PreStart { .. } | FailureKind::PreStartTimeout { .. } => None,
+        FailureKind::PreStart { command, .. } => spec.own_steps().get(*command).map(|step| {
+            let words = step.words(spec.facts.lane.as_str()).join(" ");
+            format!("why stands in laneway logs {}; {words} tries it now", spec.name)
+        }),
+        FailureKind::Exited { .. } | FailureKind::PreStartTimeout { .. } => None,
     };
     Explanation {
         reason,

@@ -9,6 +9,7 @@ use super::explain::{Explanation, explain};
 use crate::machine::{Fleet, Survivor, Trouble};
 use crate::model::{Goal, Health, InstanceId, InstanceName, Mono, Phase, in_words};
 use crate::plan::Change;
+use crate::plan::spec::Enforced;
 
 /// A fleet at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,6 +69,9 @@ pub struct InstanceStatus {
     pub log_troubles: Vec<LogTrouble>,
     /// Something that a person should know though it runs.
     pub warning: Option<String>,
+    /// What the system keeps it from.
+    #[serde(default)]
+    pub enforced: Vec<Enforced>,
     /// What the state means.
     #[serde(flatten)]
     pub explanation: Explanation,
@@ -143,6 +147,8 @@ pub struct Surroundings {
     pub log_troubles: Vec<LogTrouble>,
     /// Something that a person should know though it runs.
     pub warning: Option<String>,
+    /// What the system keeps it from.
+    pub enforced: Vec<Enforced>,
 }
 
 /// The instance `id` at `now`.
@@ -168,6 +174,7 @@ pub fn instance(fleet: &Fleet, id: InstanceId, now: Mono, surroundings: Surround
         log: surroundings.log,
         log_troubles: surroundings.log_troubles,
         warning: surroundings.warning,
+        enforced: surroundings.enforced,
         explanation: explain(fleet, id, now),
     }
 }

@@ -46,6 +46,14 @@ fn keys(keys: &str, words: &[&str]) {
 }
 
 #[test]
+fn help_about_what_is_no_verb_is_a_usage_error() {
+    let fleet = Fleet::new("a: {port: $0}\ntop:presets: {both: [a]}");
+    fleet.run(&["nonsense", "--help"]).expect(2).says(&["there is no verb or preset `nonsense`"]);
+    fleet.run(&["both", "--help"]).expect(0).shows(&["--detach"]);
+    fleet.run(&["reload", "--help"]).expect(2).says(&["laneway apply"]);
+}
+
+#[test]
 fn a_file_that_is_not_there() {
     let fleet = Fleet::raw("");
     fs::remove_file(fleet.file()).unwrap();

@@ -60,14 +60,14 @@ pub fn python(fleet: &Fleet) -> Command {
     command
 }
 
-fn walk(fleet: &Fleet, number: usize, instance: &str, steps: &[&str]) -> String {
+pub fn walk(fleet: &Fleet, number: usize, instance: &str, steps: &[&str]) -> String {
     let mut command = python(fleet);
     let password = fleet.folder().join(format!("var/{instance}/secrets/staff_password"));
     command.args([WALK, &format!("http://127.0.0.1:{}", fleet.port(number))]).arg(password).args(steps);
     fleet.run_command(command).expect(0).out
 }
 
-fn health(fleet: &Fleet, number: usize) -> Option<Value> {
+pub fn health(fleet: &Fleet, number: usize) -> Option<Value> {
     let (status, body) = get(fleet.port(number), "/health/?write=1")?;
     assert_eq!(status, 200, "{body}");
     Some(serde_json::from_str(&body).unwrap())

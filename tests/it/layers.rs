@@ -71,7 +71,8 @@ fn wrong(path: &str, text: &str) -> Vec<String> {
     }
     for (crates, places) in CRATES {
         let is_home = places.iter().any(|place| *place == room || *place == path);
-        for outside in crates.iter().filter(|outside| !is_home && names(&product, outside)) {
+        let is_named = |outside: &&&str| names(&product, outside) && !is_module_of_ours(&product, outside);
+        for outside in crates.iter().filter(|outside| !is_home && is_named(outside)) {
             found.push(format!("{path}: {outside} belongs to {}", places.join(", ")));
         }
     }
@@ -165,6 +166,14 @@ fn names(text: &str, outside: &str) -> bool {
         || [format!("use {outside};"), format!("use {outside} as")].iter().any(|line| text.contains(line))
 }
 
+/// Whether the file takes a module of ours by that name: `use crate::services::{postgres, redis};`.
+fn is_module_of_ours(text: &str, name: &str) -> bool {
+    let ours = text.split(';').filter_map(|statement| statement.trim_start().strip_prefix("use "));
+    let ours = ours.filter(|path| path.starts_with("crate::") || path.starts_with("super::"));
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    ours.flat_map(|path| path.split(|c| !is_word(c)).collect::<Vec<_>>()).any(|word| word == name)
+}
+
 /// Every file of `src`: its path there, and its text.
 fn files() -> Vec<(String, String)> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -237,4 +246,9 @@ fn checker_sees_a_crate_in_the_wrong_room() {
     assert!(bad("runtime/probe.rs", "use super::*;").contains("a glob import"));
     assert_eq!(bad("runtime/clock.rs", "use std::time::SystemTime; fn f() { SystemTime::now(); }"), "");
     assert_eq!(bad("plan/x.rs", "let knix = reclap::x();"), "");
+    let module = "use crate::services::{postgres, redis};\nfn f() { redis::with_login(); }";
+    assert_eq!(bad("runtime/x.rs", module), "");
+    assert!(
+        bad("runtime/x.rs", "use crate::services::postgres;\nfn f() { redis::cmd(); }").contains("redis belongs to")
+    );
 }

@@ -13,12 +13,14 @@ mod harness;
 
 mod api;
 mod apply;
+mod audit;
 mod bad_input;
 mod caches;
 mod completions;
 mod databases;
 mod docs;
 mod doctor;
+mod enforcement;
 mod example;
 mod explained;
 mod faults;

@@ -24,6 +24,7 @@ What it does when asked (GET):
     /bomb?N:MS        N processes that fork away every MS ms     /spin?N           N busy loops, for at most 20 s
     /eat?N            takes N MiB of memory
     /open?PATH        opens this file for writing, and keeps it open
+    /try?WHAT:ON      tries something that may be forbidden, see `attempt`; answers `done` or the error
     /pid              its pid                               /line             answers each line with its pid, for ever
 
 A daemon is forked twice, in its own session, and minds no SIGTERM. KIND: `plain`, `port` (keeps the listening socket),
@@ -142,6 +143,54 @@ def status_field(name):
         return next(line.split(":", 1)[1].strip() for line in status if line.startswith(name + ":"))
 
 
+def attempt(what, on):
+    """What an instance that was broken into would try."""
+    try:
+        if what == "write":
+            with open(on, "a") as file:
+                file.write("mine now\n")
+        elif what == "truncate":
+            os.truncate(on, 0)
+        elif what == "delete":
+            os.unlink(on)
+        elif what == "rename":
+            os.rename(on, on + ".gone")
+        elif what == "read":
+            with open(on, "rb") as file:
+                file.read(1)
+        elif what == "list":
+            os.listdir(on)
+        elif what in ("bind", "udp"):
+            kind = socket.SOCK_STREAM if what == "bind" else socket.SOCK_DGRAM
+            with socket.socket(socket.AF_INET, kind) as taken:
+                taken.bind((HOST, int(on)))
+        elif what == "connect":
+            socket.create_connection((HOST, int(on)), timeout=5).close()
+        elif what == "abstract":
+            with socket.socket(socket.AF_UNIX) as other:
+                other.connect("\0" + on)
+        elif what == "signal":
+            os.kill(int(on), 0)
+        elif what == "environ":
+            with open("/proc/%s/environ" % on, "rb") as environ:
+                environ.read(1)
+        elif what == "ask":
+            path, route, body = on.split(" ", 2)
+            with socket.socket(socket.AF_UNIX) as door:
+                door.connect(path)
+                head = "POST %s HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % (route, len(body))
+                door.sendall((head + body).encode())
+                return door.makefile().readline().split(" ")[1]
+        elif what == "child":
+            # Whoever it makes is held to the same.
+            return os.popen(on).read().strip() or "nothing"
+        else:
+            return "unknown"
+    except OSError as error:
+        return error.strerror or str(error)
+    return "done"
+
+
 def about_self():
     import json
 
@@ -206,6 +255,9 @@ def answer(connection, listeners):
             for _ in connection.makefile("rb"):
                 connection.sendall(b"%d\n" % os.getpid())
             return
+        elif path == "/try":
+            what, _, on = unquote(query).decode().partition(":")
+            body = attempt(what, on)
         elif path == "/self":
             body = about_self()
         elif path == "/hang":
@@ -310,6 +362,10 @@ def main():
 
 
 NAME = os.environ.get("INSTANCE_NAME", "?").encode()
-DESCRIPTORS = {n: os.readlink("/proc/self/fd/" + n) for n in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + n)}
-BLOCKED, IGNORED = status_field("SigBlk"), status_field("SigIgn")
+try:
+    DESCRIPTORS = {n: os.readlink("/proc/self/fd/" + n) for n in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + n)}
+    BLOCKED, IGNORED = status_field("SigBlk"), status_field("SigIgn")
+except PermissionError:
+    # Whoever reads narrowly sees no /proc.
+    DESCRIPTORS, BLOCKED, IGNORED = {}, "", ""
 main()

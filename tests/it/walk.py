@@ -1,7 +1,8 @@
 """Walks the example as a browser would: logs in, looks, clears. Standard library only.
 
     walk.py BASE_URL PASSWORD_FILE STEP...    with steps: login, list:TEXT (the product list shows it), no:TEXT
-                                              (it does not), clear:KIND (through the settings page), cookies
+                                              (it does not), clear:KIND (through the settings page), cookies,
+                                              upload (a file too large for memory)
 """
 
 import http.cookiejar
@@ -37,6 +38,14 @@ for step in steps:
         assert text not in get("/"), f"{text!r} is in {get('/')}"
     elif verb == "clear":
         post("/settings/", kind=text, confirm="on")
+    elif verb == "upload":
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', get("/login/")).group(1)
+        parts = ['Content-Disposition: form-data; name="csrfmiddlewaretoken"\r\n\r\n' + token]
+        parts.append('Content-Disposition: form-data; name="file"; filename="large"\r\n\r\n' + "x" * 3_000_000)
+        body = "".join("--limit\r\n%s\r\n" % part for part in parts) + "--limit--\r\n"
+        headers = {"Referer": base + "/login/", "Content-Type": "multipart/form-data; boundary=limit"}
+        # The form lacks a name, so it is shown again; until then the file has been in TMPDIR.
+        assert browser.open(urllib.request.Request(base + "/login/", body.encode(), headers), timeout=20).status == 200
     elif verb == "cookies":
         print(" ".join(sorted(cookie.name for cookie in jar)))
     else:

@@ -13,6 +13,7 @@ use crate::model::{Health, InstanceId, InstanceName, Phase};
 use crate::plan::Change;
 use crate::plan::spec::{Database, Framework};
 use crate::runtime::clock::wall_clock;
+use crate::runtime::landlock;
 use crate::runtime::reload::Asker;
 use crate::view::explain;
 use crate::view::snapshot::{self, Applied, FleetStatus, InstanceStatus, Outcome, Surroundings, TroubleStatus};
@@ -129,8 +130,12 @@ impl Driver {
         let now = u64::try_from(wall_clock().as_micros()).unwrap_or(u64::MAX);
         let log_troubles =
             self.journal.as_ref().map(|journal| self.care.trouble(id, spec, journal, now)).unwrap_or_default();
-        let surroundings =
-            Surroundings { log: spec.log_file(), log_troubles, warning: self.warnings.get(&id).cloned() };
+        let missing = landlock::missing(&spec.isolation);
+        let lacks = missing.first().map(|(what, why)| format!("isolation: {what} is not enforced: {why}"));
+        let mut enforced = spec.isolation.enforce.clone();
+        enforced.retain(|what| missing.iter().all(|(lacking, _)| lacking != what));
+        let warning = self.warnings.get(&id).cloned().or(lacks);
+        let surroundings = Surroundings { log: spec.log_file(), log_troubles, warning, enforced };
         snapshot::instance(&self.fleet, id, self.clock.now(), surroundings)
     }
 

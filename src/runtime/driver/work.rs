@@ -14,8 +14,9 @@ use tracing::{info, warn};
 use super::{Driver, Fact, Living, Tools};
 use crate::machine::{Action, Event, Obstacle, Work};
 use crate::model::{Exit, Mono, Run, Signal};
-use crate::plan::spec::{HealthCheck, HealthTest, Plan, Spec};
+use crate::plan::spec::{HealthCheck, HealthTest, OwnStep, Plan, Spec};
 use crate::runtime::durable;
+use crate::runtime::landlock;
 use crate::runtime::lane;
 use crate::runtime::look;
 use crate::runtime::probe::Patient;
@@ -122,7 +123,8 @@ impl Driver {
                 let Some(HealthCheck { test: HealthTest::Command(words), .. }) = &spec.healthcheck else {
                     return Err(Obstacle::Resources { error: "no command".to_owned() });
                 };
-                job(spec, format!("{}-check-{number}", label(&for_command, run)), words, |_| Ok(output))
+                let label = format!("{}-check-{number}", label(&for_command, run));
+                job(&for_command, spec, label, words, |_| Ok(output))
             };
             let Living { tree, listener: known, check: under_way } = &living;
             let patient = Patient { spec, check, tree, known, under_way };
@@ -151,12 +153,12 @@ async fn make(
             // Also before `pre_start`: migrating for a server that cannot start helps nobody.
             look::port(spec)?;
             if let Work::PreStart(position) = work
-                && spec.is_own_step(position)
+                && let Some(step) = spec.own_steps().get(position)
             {
-                let job = own_job(spec, label(&plan, run), |spec| tools.keeper.pipe(run, spec))?;
+                let job = own_job(spec, *step, label(&plan, run), |spec| tools.keeper.pipe(run, spec))?;
                 return Ok(Job { birth_place: Some(birth_place), ..job });
             }
-            let job = job(spec, label(&plan, run), words, |spec| tools.keeper.pipe(run, spec))?;
+            let job = job(&plan, spec, label(&plan, run), words, |spec| tools.keeper.pipe(run, spec))?;
             Ok(Job { birth_place: Some(birth_place), ..job })
         }
     };
@@ -168,43 +170,59 @@ pub fn label(plan: &Plan, run: Run) -> String {
     format!("{}-{}", plan.spec(run.instance).name, run.generation)
 }
 
-/// Making the lane's database: laneway itself, in the lane, logged as what the user wrote. It may wait for a server, so it
+/// A step of laneway's own: laneway itself, in the lane, logged as what the user wrote. It may wait for a server, so it
 /// is no work for a thread of the supervisor's; and it alone gets the administrator's URL.
-fn own_job(spec: &Spec, label: String, output: impl FnOnce(&Spec) -> io::Result<OwnedFd>) -> Result<Job, Obstacle> {
+fn own_job(
+    spec: &Spec,
+    step: OwnStep,
+    label: String,
+    output: impl FnOnce(&Spec) -> io::Result<OwnedFd>,
+) -> Result<Job, Obstacle> {
     prepare(spec)?;
     let bare = Spec { environment: BTreeMap::new(), inherited: BTreeSet::new(), ..spec.clone() };
     let scarce = |error: String| Obstacle::Resources { error };
+    let verb = match step {
+        OwnStep::Database => "make-database",
+        OwnStep::Isolate => "make-isolation",
+    };
     let bare = serde_json::to_string(&bare).map_err(|error| scarce(error.to_string()))?;
     Ok(Job {
         label,
         program: PathBuf::from("/proc/self/exe"),
-        arguments: ["laneway", "make-database"].map(str::to_owned).to_vec(),
+        arguments: ["laneway", verb].map(str::to_owned).to_vec(),
         directory: PathBuf::from("/"),
         environment: BTreeMap::from([(lane::SPEC_VARIABLE.into(), bare.into())]),
         output: output(spec).map_err(|error| scarce(look::words(&error)))?,
+        // It does what the instance may not.
+        rules: None,
         birth_place: None,
     })
 }
 
 fn job(
+    plan: &Plan,
     spec: &Spec,
     label: String,
     words: &[String],
     output: impl FnOnce(&Spec) -> io::Result<OwnedFd>,
 ) -> Result<Job, Obstacle> {
     let mut environment = prepare(spec)?;
+    let rules = landlock::rules(plan, spec).map_err(broken)?;
     environment.insert("LANEWAY_INSTANCE".into(), OsString::from(spec.name.as_str()));
     let path = spec.environment.get("PATH").map(String::as_str);
     let program = look::program(words, &spec.working_dir, path)?;
     let output = output(spec).map_err(|error| Obstacle::Resources { error: look::words(&error) })?;
     let (arguments, directory) = (words.to_vec(), spec.working_dir.clone());
-    Ok(Job { label, program, arguments, directory, environment, output, birth_place: None })
+    Ok(Job { label, program, arguments, directory, environment, output, rules, birth_place: None })
 }
 
 fn prepare(spec: &Spec) -> Result<BTreeMap<OsString, OsString>, Obstacle> {
-    let broken = |lane::LaneError { path, error }| match look::words(&error) {
+    lane::prepare(spec, durable::soon).map_err(broken)
+}
+
+fn broken(lane::LaneError { path, error }: lane::LaneError) -> Obstacle {
+    match look::words(&error) {
         words if look::is_scarcity(&error) => Obstacle::Resources { error: words },
         words => Obstacle::Lane { error: words, path },
-    };
-    lane::prepare(spec, durable::soon).map_err(broken)
+    }
 }

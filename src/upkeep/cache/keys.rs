@@ -29,7 +29,7 @@ fn groups(lanes: &[Lane<'_>], mut fail: impl FnMut(usize, Trouble)) -> Vec<Group
         if !matches!(lane.backend(), CacheBackend::Redis | CacheBackend::RedisLocmem) {
             continue;
         }
-        match Server::parse(lane.owner.facts.cache.url.as_deref().unwrap_or_default()) {
+        match Server::parse(lane.owner.facts.cache.own_url().unwrap_or_default()) {
             Err(error) => fail(index, error.into()),
             Ok(server) => match groups.iter_mut().find(|group| group.server == server) {
                 Some(group) => group.lanes.push(index),
