@@ -122,6 +122,10 @@ pub enum Verb {
     Audit(Audit),
     /// Print a JSON Schema of the file, for editors
     Schema,
+    /// Look into caches, and clear them
+    ///
+    /// Whatever the store is: only what belongs to the instances that are named is touched.
+    Cache(Cache),
     /// Make the fleet a service of systemd
     ///
     /// It starts at boot, and what is killed is replaced.
@@ -552,6 +556,68 @@ pub enum PointInTime {
     Ago(std::time::Duration),
     /// This one, as RFC 3339 writes it.
     At(String),
+}
+
+/// `cache`.
+#[derive(Debug, Args)]
+pub struct Cache {
+    /// What to do with them
+    #[command(subcommand)]
+    pub verb: CacheVerb,
+}
+
+/// What to do with caches.
+#[derive(Debug, Subcommand)]
+pub enum CacheVerb {
+    /// Show where each instance caches, what is in it, and how the store is
+    Status(CacheStatus),
+    /// Clear what instances have cached, after a question
+    Clear(CacheClear),
+}
+
+/// `cache status`.
+#[derive(Debug, Args)]
+pub struct CacheStatus {
+    /// Instances, globs or presets [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `cache clear`.
+#[derive(Debug, Args)]
+#[command(override_usage = "laneway cache clear [OPTIONS] <NAME>...\n       laneway cache clear [OPTIONS] --all")]
+pub struct CacheClear {
+    /// Instances, globs or presets
+    #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
+    pub names: Vec<String>,
+    /// All of this file; other projects keep theirs
+    #[arg(long)]
+    pub all: bool,
+    /// What to clear
+    #[arg(long = "type", value_enum, value_name = "TYPE", default_value = "all")]
+    pub kind: CacheKind,
+    /// Say what would go, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Without the question
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// What is cleared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CacheKind {
+    /// What is cached, and all sessions: everybody has to log in again
+    All,
+    /// What is cached, but sessions
+    Django,
+    /// All sessions, in the cache and in the database
+    Session,
+    /// Static files: collected anew beside the old ones, then exchanged with them
+    Static,
 }
 
 /// `install-service`.

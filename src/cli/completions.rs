@@ -177,8 +177,7 @@ impl Known {
 
     /// The same command line, with these names where they fit.
     fn teach(&self, command: Command) -> Command {
-        let command = command.mut_args(|arg| self.teach_one(arg));
-        command.mut_subcommands(|verb| verb.mut_args(|arg| self.teach_one(arg)))
+        command.mut_args(|arg| self.teach_one(arg)).mut_subcommands(|verb| self.teach(verb))
     }
 
     fn teach_one(&self, arg: Arg) -> Arg {

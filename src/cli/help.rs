@@ -15,7 +15,7 @@ use crate::config::{self, Settings};
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Every day", &["up", "down", "status", "logs", "why"]),
     ("Some instances", &["start", "stop", "restart", "kill", "exec", "env"]),
-    ("What they own", &["db", "audit"]),
+    ("Lanes", &["cache", "db", "audit"]),
     ("The file", &["check", "config", "schema", "apply"]),
     ("Setting up", &["completions", "man", "install-service", "uninstall-service", "upgrade"]),
 ];
@@ -30,7 +30,7 @@ pub struct Page {
     pub exits: &'static [(&'static str, &'static str)],
 }
 
-const PAGES: [Page; 21] = [
+const PAGES: [Page; 22] = [
     Page {
         verb: "up",
         examples: &[
@@ -170,6 +170,16 @@ const PAGES: [Page; 21] = [
             ("laneway man ~/.local/share/man/man1", "from then on: man laneway, man laneway-status"),
         ],
         exits: &[],
+    },
+    Page {
+        verb: "cache",
+        examples: &[
+            ("laneway cache status", "what each instance has cached, where, and how the store is"),
+            ("laneway cache clear chat_main --type django", "what it has cached; whoever is logged in stays so"),
+            ("laneway cache clear --all --dry-run", "what would go of all instances, and whose logins would end"),
+            ("laneway cache clear chat_main --type static -y", "collect static files anew, without a gap"),
+        ],
+        exits: &[("1", "a store does not answer, or not all is gone; it is named")],
     },
     Page {
         verb: "install-service",

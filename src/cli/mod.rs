@@ -4,6 +4,7 @@ mod apply;
 mod args;
 mod attached;
 mod audit;
+mod cache;
 mod completions;
 mod ctl;
 mod db;
@@ -122,6 +123,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Check(arguments) => settings::check(&fleet, &arguments),
         Verb::Audit(arguments) => audit::run(&fleet, &arguments),
         Verb::Schema => schema::run(),
+        Verb::Cache(arguments) => cache::run(&fleet, &arguments),
         Verb::InstallService(arguments) => service::install(&fleet, &arguments),
         Verb::UninstallService(arguments) => service::uninstall(&fleet, &arguments),
         Verb::Other(words) => other(&place, &values, &words),

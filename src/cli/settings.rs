@@ -146,7 +146,9 @@ fn veil(explained: &mut Explained, known: &[&str]) {
         SECRET.clone_into(text);
         return;
     }
-    let shown = match explained.key.split_once("environment.").or(explained.key.split_once("healthcheck.headers.")) {
+    let headers = |prefix: &str| explained.key.split_once(prefix);
+    let named = headers("environment.").or(headers("healthcheck.headers.")).or(headers("cache.clear.headers."));
+    let shown = match named {
         Some(("", name)) if explained.key.starts_with("environment.") => secrets::shown(name, text),
         Some(("", name)) => secrets::header(name, text),
         _ => return,

@@ -98,7 +98,8 @@ fn http(keys: &mut Keys<'_>, path: Option<String>, is_asked: bool) -> TestSettin
     }
 }
 
-fn path(node: &Node) -> Result<String, Fault> {
+/// A path at the instance's own address.
+pub fn path(node: &Node) -> Result<String, Fault> {
     let text = value::filled_text(node)?;
     if text.contains("://") {
         let shown = node.shown();
@@ -137,7 +138,8 @@ fn status(node: &Node) -> Result<(u16, u16), Fault> {
     }
 }
 
-fn headers(keys: &mut Keys<'_>) -> BTreeMap<String, String> {
+/// The headers below the key `headers`.
+pub fn headers(keys: &mut Keys<'_>) -> BTreeMap<String, String> {
     let Some(entry) = keys.entry("headers") else { return BTreeMap::new() };
     let Some(map) = entry.value.as_map() else {
         let fault = Fault::new(format!("must be a map, this is {}", entry.value.kind()));

@@ -11,8 +11,8 @@ use super::node::{Entry, Node, Scalar, Style, Value};
 use super::problem::{Fault, Place};
 use super::reader::{Keys, join, printable};
 use super::settings::{
-    CacheBackend, CacheSettings, Condition, DatabaseSettings, DependencySettings, Engine, EnvFile, Instance, Logging,
-    Restart, RestartPolicy,
+    CacheBackend, CacheSettings, Clear, Condition, DatabaseSettings, DependencySettings, Engine, EnvFile, Instance,
+    Logging, Restart, RestartPolicy,
 };
 use super::value;
 
@@ -267,9 +267,32 @@ fn cache(mut keys: Keys<'_>, part: Part) -> CacheSettings {
         prefix: keys.take("prefix", value::filled_text),
         location: keys.take("location", value::filled_text),
         timeout: keys.take("timeout", value::duration).unwrap_or(default.timeout),
+        clear: keys.open_key("clear").and_then(|nested| clear(nested, part)),
     };
     keys.finish();
     settings
+}
+
+fn clear(mut keys: Keys<'_>, part: Part) -> Option<Clear> {
+    let path = keys.take("path", health::path);
+    let headers = health::headers(&mut keys);
+    let command = keys.entry("command").and_then(|entry| {
+        if path.is_some() {
+            let fault = Fault::new("there is a `path` already, and one way is enough");
+            keys.report(entry.place, "command", fault.hint("keep one of path and command"));
+        }
+        command(&keys, &entry.value, "command")
+    });
+    if !headers.is_empty()
+        && path.is_none()
+        && part == Part::Whole
+        && let Some(entry) = keys.entry("headers")
+    {
+        let fault = Fault::new("belongs to a `path`, and there is none here");
+        keys.report(entry.place, "headers", fault.hint("add `path`, or take the key out"));
+    }
+    keys.finish();
+    path.map(|path| Clear::Http { path, headers }).or(command.map(Clear::Command))
 }
 
 fn logging(mut keys: Keys<'_>) -> Logging {

@@ -352,7 +352,19 @@ pub static CACHE: [Key; 6] = [
         "memory region, folder or table; of a folder the default is `{state}/cache_{lane}`, of a table `cache_{lane}`",
     ),
     key("timeout", DURATION, Unset::Value("5m"), "how long entries live; `CACHE_TIMEOUT` in seconds"),
-    later("clear"),
+    key("clear", Takes::Map(&CLEAR), NONE, "how `laneway cache clear` reaches what is cached in the process"),
+];
+
+/// The keys of `cache.clear`.
+pub static CLEAR: [Key; 3] = [
+    key(
+        "path",
+        Takes::UrlPath,
+        Unset::Words("a restart, one instance after the other"),
+        "POST `type=django`, `session` or `all` there, at the instance's own port; the process empties its own memory",
+    ),
+    key("headers", Takes::Headers, NONE, "sent along, such as `{Authorization: \"Bearer ${TOKEN}\"}`"),
+    key("command", Takes::Command, NONE, "instead: run it in the lane, with `CACHE_CLEAR_TYPE` in its environment"),
 ];
 
 /// The keys of `cookies`.

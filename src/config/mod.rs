@@ -35,7 +35,7 @@ pub use load::{EnvEntry, Source, base_file, load, nearest_name, read, read_env_f
 pub use problem::{Collector, Fault, Place, Problem, Problems, Sources};
 pub use schema::schema;
 pub use settings::{
-    Brake, CacheBackend, CacheSettings, Condition, DatabaseSettings, DependencySettings, Engine, EnvFile, Framework,
-    HealthSettings, Instance, Logging, Part, Preset, Restart, RestartPolicy, Settings, TestSettings,
+    Brake, CacheBackend, CacheSettings, Clear, Condition, DatabaseSettings, DependencySettings, Engine, EnvFile,
+    Framework, HealthSettings, Instance, Logging, Part, Preset, Restart, RestartPolicy, Settings, TestSettings,
 };
 pub use verbs::RESERVED_VERBS;

@@ -253,12 +253,30 @@ pub struct CacheSettings {
     pub location: Option<String>,
     /// How long entries live.
     pub timeout: Duration,
+    /// How what is cached in a process is reached; templates.
+    pub clear: Option<Clear>,
+}
+
+/// How what is cached in a process is reached from outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clear {
+    /// A POST to the instance's own port.
+    Http {
+        /// Path and query.
+        path: String,
+        /// Sent along.
+        headers: BTreeMap<String, String>,
+    },
+    /// A command in the lane.
+    Command(Vec<String>),
 }
 
 impl Default for CacheSettings {
     fn default() -> Self {
         // Five minutes is what Django takes when nothing is said.
-        Self { backend: CacheBackend::Locmem, url: None, prefix: None, location: None, timeout: Duration::from_mins(5) }
+        let timeout = Duration::from_mins(5);
+        Self { backend: CacheBackend::Locmem, url: None, prefix: None, location: None, timeout, clear: None }
     }
 }
 

@@ -36,6 +36,7 @@ fn spec(name: &str) -> Spec {
                 prefix: name.to_owned(),
                 location: name.to_owned(),
                 timeout: Duration::from_mins(1),
+                clear: None,
             },
             session_cookie: format!("s_{name}"),
             csrf_cookie: format!("c_{name}"),

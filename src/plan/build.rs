@@ -1,7 +1,7 @@
 //! The list of passes from settings to a plan. Everything that is wrong is collected, the faults of `config` among it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::config::{
     self, Collector, EnvEntry, EnvFile, Fault, Instance, Problems, Settings, Source, TestSettings, tidy,
@@ -59,10 +59,9 @@ pub fn build(settings: &Settings, caller: &BTreeMap<String, String>) -> Result<P
 fn spec(lane: &Lane<'_>, ids: &HashMap<&str, u32>, caller: &BTreeMap<String, String>) -> Spec {
     let instance = lane.instance;
     let (facts, database_setup) = facts::derive(lane);
-    let working_dir = lane.path("working_dir", instance.working_dir.as_deref().unwrap_or("."));
     let environment = environment_of(lane, &facts, caller, &mut |_, _| {});
     let written = instance.pre_start.iter().enumerate();
-    let written = written.map(|(index, words)| command(lane, &format!("pre_start[{index}]"), words, &working_dir));
+    let written = written.map(|(index, words)| command(lane, &format!("pre_start[{index}]"), words));
     // What a person would type; `runtime` knows that it is laneway itself.
     let own = ["laneway", "db", "create", facts.lane.as_str()].map(str::to_owned).to_vec();
     let pre_start = database_setup.iter().map(|_| own.clone()).chain(written).collect();
@@ -72,12 +71,12 @@ fn spec(lane: &Lane<'_>, ids: &HashMap<&str, u32>, caller: &BTreeMap<String, Str
     });
     Spec {
         name: instance.name.clone(),
-        command: command(lane, "command", &instance.command, &working_dir),
+        command: command(lane, "command", &instance.command),
         inherited: inherited(instance, &environment, caller),
         environment,
         pre_start,
         pre_start_timeout: instance.pre_start_timeout,
-        healthcheck: healthcheck(lane, &working_dir),
+        healthcheck: healthcheck(lane),
         restart: instance.restart,
         stop_signal: instance.stop_signal,
         stop_grace_period: instance.stop_grace_period,
@@ -85,12 +84,18 @@ fn spec(lane: &Lane<'_>, ids: &HashMap<&str, u32>, caller: &BTreeMap<String, Str
         logging: instance.logging,
         database_setup,
         facts,
-        working_dir,
+        working_dir: working_dir(lane),
     }
 }
 
+/// Where the instance's commands start.
+fn working_dir(lane: &Lane<'_>) -> PathBuf {
+    lane.path("working_dir", lane.instance.working_dir.as_deref().unwrap_or("."))
+}
+
 /// A program with a slash is made absolute, so that a missing one is named in full; one without is looked for in PATH.
-fn command(lane: &Lane<'_>, key: &str, words: &[String], working_dir: &Path) -> Vec<String> {
+pub fn command(lane: &Lane<'_>, key: &str, words: &[String]) -> Vec<String> {
+    let working_dir = working_dir(lane);
     let mut words: Vec<String> =
         words.iter().enumerate().map(|(index, word)| lane.fill(&format!("{key}[{index}]"), word)).collect();
     if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
@@ -200,11 +205,11 @@ pub fn env_file_path(lane: &Lane<'_>, file: &EnvFile) -> PathBuf {
     tidy(&lane.settings.root.join(lane.fill_at(file.place, "env_file", &file.path)))
 }
 
-fn healthcheck(lane: &Lane<'_>, working_dir: &Path) -> Option<HealthCheck> {
+fn healthcheck(lane: &Lane<'_>) -> Option<HealthCheck> {
     let written = lane.instance.healthcheck.as_ref()?;
     let test = match &written.test {
         TestSettings::Tcp => HealthTest::Tcp,
-        TestSettings::Command(words) => HealthTest::Command(command(lane, "healthcheck.test", words, working_dir)),
+        TestSettings::Command(words) => HealthTest::Command(command(lane, "healthcheck.test", words)),
         TestSettings::Http { scheme, path, expect_status, headers, body } => HealthTest::Http {
             scheme: scheme.clone(),
             path: lane.fill("healthcheck.path", path),

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::model::{InstanceId, InstanceName};
 
 use super::environment::is_fact;
-use super::spec::{Plan, Spec};
+use super::spec::{Cache, Facts, Plan, Spec};
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,8 +108,10 @@ pub fn needs_restart(was: &Spec, is: &Spec) -> bool {
         logging: _,
         database_setup: _,
     } = was;
-    (facts, command, working_dir, environment, pre_start)
-        != (&was.facts, &was.command, &was.working_dir, &was.environment, &was.pre_start)
+    // How a cache is reached from outside is no part of the process.
+    let inside = |facts: &Facts| Facts { cache: Cache { clear: None, ..facts.cache.clone() }, ..facts.clone() };
+    (inside(facts), command, working_dir, environment, pre_start)
+        != (inside(&was.facts), &was.command, &was.working_dir, &was.environment, &was.pre_start)
 }
 
 fn fleet_parts(old: &Plan, new: &Plan) -> Vec<String> {

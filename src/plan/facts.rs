@@ -3,8 +3,9 @@
 //! A formula is a template like the user's own; a value in the settings takes its place. The names that facts get in the
 //! environment stand in `environment`; that no two lanes share a fact is checked in `claims`.
 
-use crate::config::{CacheBackend, Engine, Fault, is_token};
+use crate::config::{CacheBackend, Clear, Engine, Fault, is_token};
 
+use super::build;
 use super::lane::Lane;
 use super::spec::{Cache, Database, DatabaseSetup, Facts};
 
@@ -218,7 +219,26 @@ fn cache(home: &Lane<'_>) -> Cache {
         home.report(home.instance.origin("cache.url"), "cache.url", fault);
     }
     let prefix = home.fill("cache.prefix", own.prefix.as_deref().unwrap_or(CACHE_PREFIX));
-    Cache { backend: own.backend, url, prefix, location, timeout: own.timeout }
+    Cache { backend: own.backend, url, prefix, location, timeout: own.timeout, clear: clear(home) }
+}
+
+fn clear(home: &Lane<'_>) -> Option<Clear> {
+    let owner = home.instance;
+    match owner.cache.clear.as_ref()? {
+        Clear::Command(words) => Some(Clear::Command(build::command(home, "cache.clear.command", words))),
+        Clear::Http { .. } if owner.port.is_none() => {
+            let fault = Fault::new("is asked for at the port, and this instance has none");
+            home.report(owner.origin("cache.clear.path"), "cache.clear.path", fault.hint("use `command`"));
+            None
+        }
+        Clear::Http { path, headers } => Some(Clear::Http {
+            path: home.fill("cache.clear.path", path),
+            headers: headers
+                .iter()
+                .map(|(name, value)| (name.clone(), home.fill("cache.clear.headers", value)))
+                .collect(),
+        }),
+    }
 }
 
 /// What a fact must look like, whoever wrote it.

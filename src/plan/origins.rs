@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::config::{Collector, Instance, LANE_KEYS, Place, Settings};
+use crate::config::{Clear, Collector, Instance, LANE_KEYS, Place, Settings};
 use crate::model::InstanceName;
 
 use super::build::{Giver, env_file_path, environment_of};
@@ -119,7 +119,7 @@ struct Table<'a> {
 }
 
 /// The keys in the order of the reference, and where their values are in a spec.
-const ROWS: [(&str, &str); 49] = [
+const ROWS: [(&str, &str); 52] = [
     ("command", "/command"),
     ("working_dir", "/working_dir"),
     ("framework", "/facts/framework"),
@@ -144,6 +144,9 @@ const ROWS: [(&str, &str); 49] = [
     ("cache.prefix", "/facts/cache/prefix"),
     ("cache.location", "/facts/cache/location"),
     ("cache.timeout", "/facts/cache/timeout"),
+    ("cache.clear.path", "/facts/cache/clear/http/path"),
+    ("cache.clear.headers", ""),
+    ("cache.clear.command", "/facts/cache/clear/command"),
     ("cookies.session", "/facts/session_cookie"),
     ("cookies.csrf", "/facts/csrf_cookie"),
     ("static_root", "/facts/static_root"),
@@ -182,6 +185,14 @@ impl Table<'_> {
                     for (index, file) in instance.env_file.iter().enumerate() {
                         let path = env_file_path(self.lane, file).display().to_string();
                         self.add_at(format!("env_file[{index}]"), file.place, Value::from(path));
+                    }
+                }
+                "cache.clear.headers" => {
+                    if let Some(Clear::Http { headers, .. }) = &spec.facts.cache.clear {
+                        for (name, value) in headers {
+                            let key = format!("cache.clear.headers.{name}");
+                            self.add_from(&key, "cache.clear.headers", Value::from(value.as_str()));
+                        }
                     }
                 }
                 "inherit_env" => self.add(key, Value::from(instance.inherit_env.clone())),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 // What holds no placeholder is the same as written and as resolved; `config` owns those words.
-pub use crate::config::{Brake, CacheBackend, Condition, Framework, Logging, Preset, Restart, RestartPolicy};
+pub use crate::config::{Brake, CacheBackend, Clear, Condition, Framework, Logging, Preset, Restart, RestartPolicy};
 use crate::model::{InstanceId, InstanceName, Signal};
 
 /// A whole fleet as resolved from one set of files, flags and variables.
@@ -173,6 +173,9 @@ pub struct Cache {
     pub location: String,
     /// How long entries live.
     pub timeout: Duration,
+    /// How what is cached in a process is reached; `None` = by starting the process anew.
+    #[serde(default)]
+    pub clear: Option<Clear>,
 }
 
 /// How health is asked for, and how often.

@@ -501,9 +501,10 @@ fn every_key_of_an_instance_is_explained() {
     let scratch = Scratch::with(concat!(
         "defaults: {command: [x], restart: \"on-failure:3\", pre_start: [[m]], env_file: f, environment: {A: b}}\n",
         "instances:\n",
-        "  a: {port: 1, healthcheck: {path: /, headers: {H: h}, body: b}, channels: {url: \"redis://h\"}}\n",
-        "  b: {port: 2, depends_on: [a], database: {engine: postgres, url: \"postgres://h\", create: true, \
-           admin_url: \"postgres://a@h\", max_connections: 9, template: t}}\n",
+        "  a: {port: 1, healthcheck: {path: /, headers: {H: h}, body: b}, channels: {url: \"redis://h\"},\n",
+        "    cache: {clear: {path: /clear/, headers: {H: h}}}}\n",
+        "  b: {port: 2, cache: {clear: {command: [c]}}, depends_on: [a], database: {engine: postgres, url: \"postgres://h\", \
+           create: true, admin_url: \"postgres://a@h\", max_connections: 9, template: t}}\n",
         "  c: {healthcheck: {test: [t]}, cache: {backend: redis, url: \"redis://h\"}}\n",
         "  d: {healthcheck: {disable: true}}\n",
     ));

@@ -24,6 +24,7 @@ use super::clock::{Clock, wall_clock};
 use super::handle::{Handle, Order};
 use super::link::KeeperLink;
 use super::probe::{CheckUnderWay, KnownListener, Prober};
+use super::publisher::Publisher;
 use super::records::{Record, Records};
 use super::reload::{Origin, Refused, Reload, Resolved};
 use super::spawn::Spawner;
@@ -70,6 +71,8 @@ pub struct Driver {
     /// Those that have not begun, and whether another one is under way.
     reloads: VecDeque<Reload>,
     is_reloading: bool,
+    /// Tells the apps how everybody is.
+    publisher: Publisher,
     /// The plan, for the doors.
     plans: watch::Sender<Arc<Plan>>,
     /// The revision of the plan that clients find on the disk.
@@ -165,6 +168,7 @@ impl Driver {
             origin,
             reloads: VecDeque::new(),
             is_reloading: false,
+            publisher: Publisher::default(),
             plans,
             published,
         };
@@ -202,6 +206,7 @@ impl Driver {
         self.tools.spawner.reap_strangers();
         self.tools.spawner.reap_strangers_at_keeper();
         self.look_after_logs();
+        self.follow_plan();
         loop {
             let deadline = self.fleet.next_deadline();
             let due = async {

@@ -414,6 +414,23 @@ impl Server {
         self.run(&format!("DROP ROLE {}", identifier(name)))
     }
 
+    /// What the statement `question` counts: one row of one number.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn count(&mut self, question: &str) -> Result<u64, PostgresError> {
+        let rows = self.ask(question, &[])?;
+        Ok(rows.first().map_or(0, |row| row.get::<_, i64>(0).unsigned_abs()))
+    }
+
+    /// Carries out `statement`, such as a DELETE; how many rows it was about.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn change(&mut self, statement: &str) -> Result<u64, PostgresError> {
+        self.client.execute(statement, &[]).map_err(|error| wrong(&self.shown, &error))
+    }
+
     fn run(&mut self, statement: &str) -> Result<(), PostgresError> {
         self.client.batch_execute(statement).map_err(|error| wrong(&self.shown, &error))
     }

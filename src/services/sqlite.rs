@@ -104,6 +104,31 @@ pub fn rows(path: &Path) -> Result<Vec<(String, u64)>, SqliteError> {
     found().map_err(|error| wrong(path, &error))
 }
 
+/// What the statement `question` counts: one row of one number.
+///
+/// # Errors
+/// As [`facts`], and when the statement cannot be carried out.
+pub fn count(path: &Path, question: &str) -> Result<u64, SqliteError> {
+    let connection = look(path)?;
+    let counted = connection.query_row(question, [], |row| row.get::<_, i64>(0));
+    counted.map(i64::unsigned_abs).map_err(|error| wrong(path, &error))
+}
+
+/// Carries out `statement`, such as a DELETE, on a file that others may use meanwhile; how many rows it was about.
+///
+/// # Errors
+/// When the file is not there, cannot be written, or the statement cannot be carried out.
+pub fn change(path: &Path, statement: &str) -> Result<u64, SqliteError> {
+    fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+    let change = || -> rusqlite::Result<usize> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(PATIENCE)?;
+        connection.execute(statement, [])
+    };
+    change().map(|rows| rows as u64).map_err(|error| wrong(path, &error))
+}
+
 /// What SQLite finds wrong in the file; nothing in a sound one. Reads all of it.
 ///
 /// # Errors

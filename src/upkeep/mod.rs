@@ -4,4 +4,5 @@
 //! Knows the plan and the services, no terminal: questions, progress and tables are `cli`'s. It blocks; the supervisor calls
 //! it on a thread of its own.
 
+pub mod cache;
 pub mod database;

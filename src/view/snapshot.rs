@@ -87,6 +87,17 @@ impl InstanceStatus {
     }
 }
 
+impl InstanceStatus {
+    /// In one word how it is: its health where that is known, else its phase.
+    #[must_use]
+    pub fn word(&self) -> String {
+        match self.phase {
+            Phase::Running if self.checked => self.health.to_string(),
+            phase => phase.to_string(),
+        }
+    }
+}
+
 /// A log that cannot be written, or could not for a while.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogTrouble {

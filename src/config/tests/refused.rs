@@ -66,7 +66,7 @@ fn unknown_keys_get_the_nearest_known_one() {
 fn keys_of_later_versions_are_refused_and_not_ignored() {
     holds(
         "keys_of_later_versions_are_refused_and_not_ignored",
-        &said([web("replicas: 3\nlisten: inherit\nisolation: strict\ncache: {clear: true}")]),
+        &said([web("replicas: 3\nlisten: inherit\nisolation: strict")]),
     );
 }
 

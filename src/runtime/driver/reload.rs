@@ -142,6 +142,7 @@ impl Driver {
             warn!("the plan that runs cannot be kept: {error}");
         }
         self.plans.send_replace(Arc::clone(plan));
+        self.follow_plan();
         let is_other = |id: InstanceId| old.specs.get(id.index()).is_none_or(|was| was.name != plan.spec(id).name);
         self.warnings.retain(|id, _| !is_other(*id));
         let logs_differ = |id: &InstanceId| !is_other(*id) && old.spec(*id).logging != plan.spec(*id).logging;

@@ -1,5 +1,6 @@
 //! What people are told: answers to requests, changes as they happen, the status.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -53,6 +54,7 @@ impl Driver {
     pub(super) fn changed(&mut self, id: InstanceId) {
         self.look_for_ignored_facts(id);
         let status = self.instance(id);
+        self.publisher.tell(&status.name, status.word());
         let level = (status.phase, status.health);
         let line = format!("{}: {}, {}: {}", status.name, status.phase, status.health, status.explanation.reason);
         match level {
@@ -62,6 +64,15 @@ impl Driver {
             _ => info!("{line}"),
         }
         let _ = self.watchers.send(status);
+    }
+
+    /// The apps hear of the instances of the plan from now on.
+    pub(super) fn follow_plan(&mut self) {
+        let plan = Arc::clone(self.fleet.plan());
+        self.publisher.follow(&plan);
+        for status in plan.ids().map(|id| self.instance(id)) {
+            self.publisher.tell(&status.name, status.word());
+        }
     }
 
     /// A Django app that answers well without its lane's database file has not read its facts.
