@@ -15,10 +15,10 @@ use crate::harness::{Fleet, get, pid, wait_until};
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 const WALK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/walk.py");
 /// Several Python processes start at once on a busy machine.
-const DJANGO_PATIENCE: &str = "60s";
+pub const DJANGO_PATIENCE: &str = "60s";
 
 /// The sample fleet on ports of its own, beside a copy of the example.
-fn chat() -> Fleet {
+pub fn chat() -> Fleet {
     let mut yaml = fs::read_to_string(format!("{REPOSITORY}/instances.yaml")).unwrap();
     for (number, port) in ["8000", "8001", "8002"].into_iter().enumerate() {
         assert!(yaml.contains(&format!("port: {port}")), "the sample fleet has moved");
@@ -53,17 +53,22 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn python(fleet: &Fleet) -> Command {
+pub fn python(fleet: &Fleet) -> Command {
     let example = fleet.folder().join("examples/django_chat");
     let mut command = fleet.clean(Command::new(example.join(".venv/bin/python")));
     command.current_dir(example);
     command
 }
 
-fn walk(fleet: &Fleet, number: usize, instance: &str, steps: &[&str]) -> String {
+pub fn walk(fleet: &Fleet, number: usize, instance: &str, steps: &[&str]) -> String {
+    walk_at(fleet, fleet.port(number), instance, steps)
+}
+
+/// The same at another port of the instance's lane.
+pub fn walk_at(fleet: &Fleet, port: u16, instance: &str, steps: &[&str]) -> String {
     let mut command = python(fleet);
     let password = fleet.folder().join(format!("var/{instance}/secrets/staff_password"));
-    command.args([WALK, &format!("http://127.0.0.1:{}", fleet.port(number))]).arg(password).args(steps);
+    command.args([WALK, &format!("http://127.0.0.1:{port}")]).arg(password).args(steps);
     fleet.run_command(command).expect(0).out
 }
 
@@ -159,7 +164,7 @@ fn the_settings_fall_back_to_the_facts_of_laneway() {
 }
 
 /// A server started by hand, with whatever it forks.
-struct ByHand(Child);
+pub struct ByHand(pub Child);
 
 impl Drop for ByHand {
     fn drop(&mut self) {

@@ -15,6 +15,7 @@ mod api;
 mod apply;
 mod bad_input;
 mod caches;
+mod caches_example;
 mod completions;
 mod databases;
 mod docs;
