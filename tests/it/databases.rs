@@ -205,7 +205,7 @@ fn wrong_passwords_are_said_and_the_lanes_own_is_mended() {
     refused.says(&["permission denied", "the administrator needs CREATEROLE and CREATEDB"]);
     fleet.run(&["db", "drop", "a", "--yes-drop", "a"]).expect(0).shows(&["the database wrong_erp_a is gone"]);
     assert!(!fleet.state("a/secrets/database_password").exists());
-    fleet.run(&["db", "drop", "a", "--yes-drop", "a"]).expect(1).says(&["there is neither a role"]);
+    fleet.run(&["db", "drop", "a", "--yes-drop", "a"]).expect(1).says(&["this lane has no role and no database"]);
     fleet.run(&["db", "status"]).expect(1).says(&["the database is not there yet", "laneway db create a"]);
 }
 
