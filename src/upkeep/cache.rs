@@ -76,6 +76,18 @@ impl Lane<'_> {
         self.owner.facts.cache.backend
     }
 
+    /// Whether what is cached lies in processes alone.
+    #[must_use]
+    pub fn is_in_process(&self) -> bool {
+        self.backend() == CacheBackend::Locmem
+    }
+
+    /// Whether something of `kind` lies in the process of one of its members.
+    #[must_use]
+    pub fn has_memory(&self, kind: Kind) -> bool {
+        self.members.iter().any(|member| Memory::of(member, kind) != Memory::None)
+    }
+
     fn is_django(&self) -> bool {
         self.owner.facts.framework == Framework::Django
     }
