@@ -140,6 +140,12 @@ pub enum Verb {
     Completions(Completions),
     /// Print the manual page, or write one for each verb
     Man(Man),
+    /// Make, look at, migrate, save, put back or drop the databases of lanes
+    #[command(subcommand)]
+    Db(Db),
+    /// Makes what is missing of one lane's database; started by the supervisor
+    #[command(hide = true)]
+    MakeDatabase,
     /// Answers the Tab key; called by what `completions` prints
     #[command(hide = true)]
     Complete {
@@ -395,6 +401,91 @@ pub struct Exec {
     /// Program and arguments
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,
+}
+
+/// `db`. Instances that live in one lane have one database: what is asked of several of them is done once.
+#[derive(Debug, Subcommand)]
+pub enum Db {
+    /// Make what is missing: role and database (create), or the copy of the template
+    ///
+    /// A start does so too.
+    Create(DbCreate),
+    /// Show how they are: size, tables, sessions, what an integrity check finds, backups
+    Status(DbStatus),
+    /// Run Django's migrations in the lane
+    Migrate(DbNames),
+    /// Save them into {state}/backup, while they are in use
+    Backup(DbBackup),
+    /// Put a backup in the place of what is there, which is saved before
+    Restore(DbRestore),
+    /// Remove database and role; backups stay
+    Drop(DbDrop),
+}
+
+/// Some lanes.
+#[derive(Debug, Args)]
+pub struct DbNames {
+    /// Instances, globs or presets [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+/// `db create`.
+#[derive(Debug, Args)]
+pub struct DbCreate {
+    /// Instances, globs or presets [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// A role of that name that is there already, and that laneway did not make for this lane, becomes the lane's
+    #[arg(long, requires = "names")]
+    pub adopt: bool,
+}
+
+/// `db status`.
+#[derive(Debug, Args)]
+pub struct DbStatus {
+    /// Instances, globs or presets [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `db backup`.
+#[derive(Debug, Args)]
+pub struct DbBackup {
+    /// Instances, globs or presets [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Remove all but the newest so many backups of each
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep: Option<u32>,
+}
+
+/// `db restore`.
+#[derive(Debug, Args)]
+pub struct DbRestore {
+    /// The instance
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// The backup: a path, or a file's name in {state}/backup [default: the newest]
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// Though its instances run: they see other data from one moment to the next
+    #[arg(long)]
+    pub while_running: bool,
+}
+
+/// `db drop`.
+#[derive(Debug, Args)]
+pub struct DbDrop {
+    /// Instances, globs or presets
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+    /// Do not ask for this one; once for each
+    #[arg(long, value_name = "NAME")]
+    pub yes_drop: Vec<String>,
 }
 
 /// `config`.

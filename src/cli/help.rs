@@ -15,7 +15,7 @@ use crate::config::{self, Settings};
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Every day", &["up", "down", "status", "logs", "why"]),
     ("Some instances", &["start", "stop", "restart", "kill", "exec", "env"]),
-    ("Lanes", &["cache"]),
+    ("Lanes", &["cache", "db", "audit"]),
     ("The file", &["check", "config", "schema", "apply"]),
     ("Setting up", &["completions", "man", "install-service", "uninstall-service", "upgrade"]),
 ];
@@ -30,7 +30,7 @@ pub struct Page {
     pub exits: &'static [(&'static str, &'static str)],
 }
 
-const PAGES: [Page; 21] = [
+const PAGES: [Page; 22] = [
     Page {
         verb: "up",
         examples: &[
@@ -112,6 +112,17 @@ const PAGES: [Page; 21] = [
             ("laneway env --format dotenv chat_api > .env", "for an editor"),
         ],
         exits: &[],
+    },
+    Page {
+        verb: "db",
+        examples: &[
+            ("laneway db status", "size, tables, sessions, what an integrity check finds"),
+            ("laneway db backup --keep 7", "save all, in use or not, and keep a week of them"),
+            ("laneway db restore chat_api", "put the newest backup back; what was there is saved before"),
+            ("laneway db migrate 'chat_*'", "Django's migrations, in each lane"),
+            ("laneway db drop chat_api --yes-drop chat_api", "for scripts; else the name is to be typed"),
+        ],
+        exits: &[("1", "one of them is not good, or something could not be done; the others were looked after")],
     },
     Page {
         verb: "check",

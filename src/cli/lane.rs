@@ -10,9 +10,11 @@ use super::out::println;
 use super::place::Fleet;
 use super::report::{DONE, Failure, USAGE};
 use super::secrets::{HIDDEN, shown};
-use crate::plan::{self, Plan, spec::Spec};
+use crate::plan::spec::{DatabaseSetup, Spec};
+use crate::plan::{self, Plan};
 use crate::runtime::audit::{Act, Ending};
 use crate::runtime::{lane, look};
+use crate::services::postgres::with_password;
 
 /// `laneway env`.
 ///
@@ -29,9 +31,18 @@ pub fn env(fleet: &Fleet, arguments: &Env) -> Result<ExitCode, Failure> {
             let secret = lane::secret(spec).map_err(|error| Failure::failed(error.to_string()))?;
             variables.insert("SECRET_KEY".to_owned(), secret);
         }
+        if let Some(url) = lane::database_url(spec).map_err(|error| Failure::failed(error.to_string()))? {
+            variables.insert("DATABASE_URL".to_owned(), url);
+        }
     } else {
         if spec.facts.secret_in_environment {
             variables.insert("SECRET_KEY".to_owned(), HIDDEN.to_owned());
+        }
+        if let (Some(DatabaseSetup::Create { .. }), Some(url)) =
+            (&spec.database_setup, variables.get_mut("DATABASE_URL"))
+        {
+            // A server gets one with a password, which is hidden as any other.
+            *url = with_password(url, "***");
         }
         for (name, value) in &mut variables {
             *value = shown(name, value);

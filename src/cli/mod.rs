@@ -7,6 +7,7 @@ mod audit;
 mod cache;
 mod completions;
 mod ctl;
+mod db;
 mod help;
 mod kill;
 mod lane;
@@ -62,6 +63,7 @@ pub fn run() -> ExitCode {
             completions::answer(shell, position, words);
             ExitCode::SUCCESS
         }
+        Verb::MakeDatabase => db::make_by_supervisor(),
         Verb::Keeper { table } => code(keeper::run(table)),
         Verb::Prove { table } => code(daemon::prove(table)),
         Verb::Supervisor { table } => code(daemon::run_supervisor(table)),
@@ -116,6 +118,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Verb::Logs(arguments) => logs::run(&fleet, &arguments),
         Verb::Env(arguments) => lane::env(&fleet, &arguments),
         Verb::Exec(arguments) => lane::exec(&fleet, &arguments),
+        Verb::Db(arguments) => db::run(&fleet, &arguments),
         Verb::Config(arguments) => settings::config(&fleet, &arguments),
         Verb::Check(arguments) => settings::check(&fleet, &arguments),
         Verb::Audit(arguments) => audit::run(&fleet, &arguments),
@@ -134,6 +137,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         | Verb::Supervisor { .. }
         | Verb::Prove { .. }
         | Verb::Compress { .. }
+        | Verb::MakeDatabase
         | Verb::Complete { .. } => Ok(ExitCode::from(report::USAGE)),
     }
 }

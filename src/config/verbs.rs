@@ -1,7 +1,7 @@
 //! The words that a preset cannot be called: each preset is a verb of the command line, beside laneway's own.
 
 /// Laneway's own verbs, those of later versions among them, so that a file that works goes on working.
-pub const RESERVED_VERBS: [&str; 51] = [
+pub const RESERVED_VERBS: [&str; 52] = [
     "up",
     "down",
     "start",
@@ -28,6 +28,7 @@ pub const RESERVED_VERBS: [&str; 51] = [
     "complete",
     "completions",
     "compress",
+    "make-database",
     "man",
     "tui",
     "dashboard",

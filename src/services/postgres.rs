@@ -363,12 +363,16 @@ impl Server {
     /// # Errors
     /// The server's.
     pub fn hand_over(&mut self, to: &str) -> Result<(), PostgresError> {
-        // What belongs to an extension, to the server or to a table goes its own way.
+        // Schemas first: who owns a table must be allowed to make one. What belongs to an extension, to the server or to a
+        // table goes its own way.
         let statements = "WITH heir AS (SELECT oid FROM pg_roles WHERE rolname = $1), \
              ours AS (SELECT oid, nspname FROM pg_namespace \
                       WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'), \
              apart AS (SELECT classid, objid FROM pg_depend WHERE deptype IN ('e', 'a', 'i')) \
-             SELECT format('ALTER %s %I.%I OWNER TO %I', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' \
+             SELECT format('ALTER SCHEMA %I OWNER TO %I', ours.nspname, $1) \
+             FROM ours JOIN pg_namespace n USING (oid), heir \
+             WHERE ours.nspname <> 'public' AND n.nspowner <> heir.oid \
+             UNION ALL SELECT format('ALTER %s %I.%I OWNER TO %I', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' \
                  WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END, \
                  ours.nspname, c.relname, $1) \
              FROM pg_class c JOIN ours ON ours.oid = c.relnamespace, heir \
@@ -380,10 +384,7 @@ impl Server {
              AND ('pg_type'::regclass, t.oid) NOT IN (SELECT classid, objid FROM apart) \
              UNION ALL SELECT format('ALTER ROUTINE %s OWNER TO %I', p.oid::regprocedure, $1) \
              FROM pg_proc p JOIN ours ON ours.oid = p.pronamespace, heir WHERE p.proowner <> heir.oid \
-             AND ('pg_proc'::regclass, p.oid) NOT IN (SELECT classid, objid FROM apart) \
-             UNION ALL SELECT format('ALTER SCHEMA %I OWNER TO %I', ours.nspname, $1) \
-             FROM ours JOIN pg_namespace n USING (oid), heir \
-             WHERE ours.nspname <> 'public' AND n.nspowner <> heir.oid";
+             AND ('pg_proc'::regclass, p.oid) NOT IN (SELECT classid, objid FROM apart)";
         let rows = self.ask(statements, &[&to])?;
         let all: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         if all.is_empty() { Ok(()) } else { self.run(&all.join(";")) }
@@ -445,11 +446,7 @@ impl Server {
 
 fn attributes(wish: &RoleWish<'_>) -> String {
     let kept = postgres_protocol::password::scram_sha_256(wish.password.as_bytes());
-    format!(
-        "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE CONNECTION LIMIT {} PASSWORD {}",
-        limit(wish.max_connections),
-        literal(&kept)
-    )
+    format!("LOGIN CONNECTION LIMIT {} PASSWORD {}", limit(wish.max_connections), literal(&kept))
 }
 
 fn limit(max_connections: Option<u32>) -> String {
@@ -594,7 +591,7 @@ fn by_code(code: &SqlState) -> (Trouble, Option<&'static str>) {
         (
             &[SqlState::INSUFFICIENT_PRIVILEGE],
             Trouble::Forbidden,
-            Some("the administrator needs CREATEROLE and CREATEDB"),
+            Some("the administrator needs CREATEROLE and CREATEDB, and has to own what is copied"),
         ),
         (
             &[SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_DATABASE, SqlState::UNIQUE_VIOLATION],

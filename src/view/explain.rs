@@ -314,6 +314,10 @@ fn fail(spec: &Spec, failure: &Failure, now: Mono) -> Explanation {
         FailureKind::Exited { exit: Exit::OutOfMemory, .. } => {
             Some("give it more memory, or let it need less; dmesg has the kernel's account".to_owned())
         }
+        FailureKind::PreStart { command, .. } if spec.is_own_step(*command) => {
+            let (lane, name) = (&spec.facts.lane, &spec.name);
+            Some(format!("why stands in laneway logs {name}; laneway db create {lane} tries it now"))
+        }
         FailureKind::Exited { .. } | FailureKind::PreStart { .. } | FailureKind::PreStartTimeout { .. } => None,
     };
     Explanation {

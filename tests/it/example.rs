@@ -10,7 +10,9 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use serde_json::Value;
 
-use crate::harness::{Fleet, get, pid, wait_until};
+use crate::harness::{Fleet, get, pid, timed, wait_until};
+use crate::postgres_server::Postgres;
+use crate::redis_server::Redis;
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 const WALK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/walk.py");
@@ -195,4 +197,68 @@ fn the_seeds_manual_lines_work_without_laneway() {
         assert_eq!(health(&fleet, number).unwrap()["instance"], name);
         assert!(fleet.folder().join(format!("var/{name}/db_{name}.sqlite3")).exists());
     }
+}
+
+#[test]
+fn the_prod_profile_runs_on_redis_and_postgresql() {
+    let (redis, postgres) = (Redis::start(), Postgres::shared());
+    let mut fleet = chat();
+    fleet.set("REDIS_URL", &redis.url());
+    fleet.set("PGADMIN_URL", &postgres.admin_url());
+    let start = ["--profile", "prod", "start-chat", "-d", "--wait", "--wait-timeout", DJANGO_PATIENCE];
+    let (first, output) = timed(|| fleet.run(&start));
+    output.expect(0);
+    let names = ["chat_main", "chat_api", "chat_websocket"];
+    for (number, name) in names.into_iter().enumerate() {
+        let health = health(&fleet, number).unwrap();
+        assert_eq!((&health["instance"], &health["database"]), (&name.into(), &"ok".into()), "{health}");
+        walk(&fleet, number, name, &["login", "list:6"]);
+        let (status, _) = get(fleet.port(number), "/static/chat/style.css").unwrap();
+        assert_eq!(status, 200, "uvicorn serves no files by itself");
+    }
+    // Each lane by what it leaves on the servers: sessions of its own name in a database of its own, keys of its prefix.
+    let sessions = "SELECT DISTINCT datname, usename, application_name FROM pg_stat_activity \
+                    WHERE application_name LIKE 'context7%' ORDER BY 1";
+    let expected = ["chat_api", "chat_main", "chat_websocket"];
+    let expected = expected.map(|name| format!("context7_erp_{name}|context7_erp_{name}|context7_{name}"));
+    assert_eq!(postgres.sql(sessions), expected.join("\n"));
+    let is_of_a_lane = |key: &String| names.iter().any(|name| key.starts_with(&format!("context7_{name}:")));
+    assert!(redis.keys().iter().all(is_of_a_lane), "{:?}", redis.keys());
+    fleet.run(&["db", "status"]).expect(0).shows(&["chat_main       postgres  good", " of 20"]);
+    fleet.run(&["db", "migrate", "chat_api"]).expect(0).shows(&["No migrations to apply"]);
+    fleet.run(&["down"]).expect(0);
+    let (second, output) = timed(|| fleet.run(&start));
+    output.expect(0);
+    // For whoever asks with --nocapture; nothing is judged by it.
+    println!("start of three on PostgreSQL: first {first:?}, second {second:?}");
+    walk(&fleet, 0, "chat_main", &["login", "list:6"]);
+    // Both servers go and come back: the same processes, the same data.
+    let before = fleet.pid("chat_main");
+    postgres.crash();
+    postgres.come_back();
+    let answers = wait_until(Duration::from_secs(20), || get(fleet.port(0), "/health/").is_some_and(|(s, _)| s == 200));
+    assert!(answers, "{}", fleet.log("chat_main"));
+    assert_eq!(fleet.pid("chat_main"), before);
+    walk(&fleet, 0, "chat_main", &["login", "list:6"]);
+    fleet.run(&["down"]).expect(0);
+}
+
+#[test]
+fn start_chat_says_how_to_get_the_servers_of_the_prod_profile() {
+    let script = format!("{REPOSITORY}/scripts/start-chat");
+    // Port 1 is nobody's.
+    let mut command = Command::new(&script);
+    command.args(["--profile", "prod"]).env("REDIS_URL", "redis://127.0.0.1:1/0").stdin(Stdio::null());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.contains("no Redis answers") && said.contains("apt-get install redis-server"), "{said}");
+    let redis = Redis::start();
+    let mut command = Command::new(&script);
+    command.args(["--profile=prod"]).env("REDIS_URL", redis.url()).stdin(Stdio::null());
+    let output = command.env("PGADMIN_URL", "postgres://me:geheim@127.0.0.1:1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.contains("no PostgreSQL answers") && said.contains("createuser --createrole"), "{said}");
+    assert!(!said.contains("geheim"), "{said}");
 }

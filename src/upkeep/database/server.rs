@@ -213,6 +213,17 @@ pub fn status(spec: &Spec, url: &str, name: &str, application_name: &str) -> Sta
 
 fn look(spec: &Spec, name: &str, application_name: &str, status: &mut Status) -> Result<(), (Condition, Trouble)> {
     let broken = |trouble: Trouble| (Condition::Unreachable, trouble);
+    let missing = || {
+        let hint = match &spec.database_setup {
+            Some(_) => format!("laneway db create {} makes it, a start does so too", spec.facts.lane),
+            None => "make it, or let laneway do so: `database.create`".to_owned(),
+        };
+        (Condition::Missing, Trouble::new("the database is not there yet").hint(hint))
+    };
+    // To ask for the password would make one.
+    if !has_password(spec) {
+        return Err(missing());
+    }
     let url = lane::database_url(spec).map_err(|error| broken(error.into()))?.unwrap_or_default();
     let creation = Creation::of(spec).map_err(broken)?;
     let clock = Clock::start();
@@ -227,17 +238,11 @@ fn look(spec: &Spec, name: &str, application_name: &str, status: &mut Status) ->
         // The administrator can tell more: nothing there yet, or nothing left for this role.
         (Err(error), Some(creation)) => creation.admin(None).map_err(|_| broken(error.into()))?,
     };
-    let role = url_user(&url);
+    let role = of_url(&url, "PGUSER");
     let asked = |error: PostgresError| broken(error.into());
     let version = server.version().map_err(asked)?;
     let (found_role, found) = (server.role(&role).map_err(asked)?, server.database(name).map_err(asked)?);
-    let Some(found) = found else {
-        let hint = match creation {
-            Some(_) => format!("laneway db create {} makes it, a start does so too", spec.facts.lane),
-            None => "make it, or let laneway do so: `database.create`".to_owned(),
-        };
-        return Err((Condition::Missing, Trouble::new("the database is not there yet").hint(hint)));
-    };
+    let found = found.ok_or_else(missing)?;
     status.size = found.size;
     status.tables = trouble.is_none().then(|| server.tables().ok()).flatten();
     status.server = Some(ServerStatus {
@@ -257,9 +262,18 @@ fn look(spec: &Spec, name: &str, application_name: &str, status: &mut Status) ->
     }
 }
 
-fn url_user(url: &str) -> String {
+/// Whether the lane's role was given its password here, or needs none of ours.
+fn has_password(spec: &Spec) -> bool {
+    match &spec.database_setup {
+        Some(DatabaseSetup::Create { password_file, .. }) => password_file.exists(),
+        Some(DatabaseSetup::Copy { .. }) | None => true,
+    }
+}
+
+/// What `url` says, by the name that PostgreSQL's programs have for it.
+fn of_url(url: &str, wanted: &str) -> String {
     let environment = libpq_environment(url).unwrap_or_default();
-    environment.into_iter().find(|(name, _)| *name == "PGUSER").map(|(_, user)| user).unwrap_or_default()
+    environment.into_iter().find(|(name, _)| *name == wanted).map(|(_, value)| value).unwrap_or_default()
 }
 
 /// Writes what `pg_dump` says into `to`.
@@ -292,19 +306,9 @@ fn replace(spec: &Spec, from: &Path) -> Result<(), Trouble> {
     server.allow(PATIENCE)?;
     server.empty()?;
     drop(server);
-    let all: [&OsStr; 5] = [
-        "--no-owner".as_ref(),
-        "--single-transaction".as_ref(),
-        "--exit-on-error".as_ref(),
-        "--dbname".as_ref(),
-        "".as_ref(),
-    ];
-    let environment = libpq_environment(&url)?;
-    let database = environment.into_iter().find(|(name, _)| *name == "PGDATABASE").map(|(_, name)| name);
-    let database = database.unwrap_or_default();
-    let mut words = all.to_vec();
-    words.pop();
-    words.extend([OsStr::new(&database), from.as_os_str()]);
+    let database = of_url(&url, "PGDATABASE");
+    let flags = ["--no-owner", "--single-transaction", "--exit-on-error", "--dbname", &database];
+    let words: Vec<&OsStr> = flags.into_iter().map(OsStr::new).chain([from.as_os_str()]).collect();
     run(spec, "pg_restore", &words)
 }
 
@@ -339,6 +343,10 @@ fn run(spec: &Spec, program: &str, words: &[&OsStr]) -> Result<(), Trouble> {
 
 /// Drops database and role, those of this lane only.
 pub fn remove(spec: &Spec, url: &str, name: &str) -> Result<Vec<String>, Trouble> {
+    if !has_password(spec) {
+        let what = format!("this lane has no role and no database: nothing was made for {}", service::shown(url));
+        return Err(Trouble::new(what));
+    }
     let Some(creation) = Creation::of(spec)? else {
         let what = format!("laneway did not make {}, so it does not drop it", service::shown(url));
         return Err(Trouble::new(what).hint("`database.create: true` gives it to laneway"));
