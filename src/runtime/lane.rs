@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 
 use super::beneath::Root;
 use crate::plan::spec::{Database, DatabaseSetup, Spec};
-use crate::services::postgres;
+use crate::services::postgres::with_password;
 
 /// Random bytes of a secret; in letters it becomes 64.
 const SECRET_BYTES: usize = 48;
@@ -87,7 +87,7 @@ pub fn database_password(spec: &Spec) -> Result<Option<String>, LaneError> {
 fn url_with_password(root: &mut Root<'_>, spec: &Spec) -> Result<Option<String>, LaneError> {
     let Database::Postgres { url, .. } = &spec.facts.database else { return Ok(None) };
     let password = password_beneath(root, spec)?;
-    Ok(password.map(|password| postgres::with_password(url, &password)))
+    Ok(password.map(|password| with_password(url, &password)))
 }
 
 fn password_beneath(root: &mut Root<'_>, spec: &Spec) -> Result<Option<String>, LaneError> {
