@@ -325,7 +325,7 @@ fn announce(lanes: &[Lane<'_>], kind: Kind, running: &Running) -> bool {
             count = Count { cached: count.cached, ..Count::default() };
         }
         if !lane.is_in_process() {
-            println!("{}: {} in {}", status.lane, counted(&count, LOGINS_THAT_END), status.place);
+            println!("{}: {} ({})", status.lane, counted(&count, LOGINS_THAT_END), status.place);
         } else if count != Count::default() {
             println!("{}: {}", status.lane, counted(&count, LOGINS_THAT_END));
         }
