@@ -125,7 +125,7 @@ fn server_in_words(server: &ServerFacts) -> String {
         None => "and no limit".to_owned(),
     };
     let asked = server.hits + server.misses;
-    let share = if asked > 0 { format!(", {} % hit", server.hits * 100 / asked) } else { String::new() };
+    let share = (server.hits * 100).checked_div(asked).map(|share| format!(", {share} % hit")).unwrap_or_default();
     format!(
         "Redis {}; of all its clients: {} keys here, {} in use {limit}, {} look-ups{share}, {} evicted",
         server.version,

@@ -99,12 +99,11 @@ pub fn lanes<'a>(plan: &'a Plan, asked: &[InstanceId]) -> Vec<Lane<'a>> {
     let mut lanes: Vec<Lane<'a>> = Vec::new();
     for member in asked.iter().map(|id| plan.spec(*id)) {
         let is_same = |lane: &&mut Lane<'a>| lane.owner.facts.lane == member.facts.lane;
-        match lanes.iter_mut().find(is_same) {
-            Some(lane) => lane.members.push(member),
-            None => {
-                let owner = plan.find(member.facts.lane.as_str()).map_or(member, |id| plan.spec(id));
-                lanes.push(Lane { owner, members: vec![member] });
-            }
+        if let Some(lane) = lanes.iter_mut().find(is_same) {
+            lane.members.push(member);
+        } else {
+            let owner = plan.find(member.facts.lane.as_str()).map_or(member, |id| plan.spec(id));
+            lanes.push(Lane { owner, members: vec![member] });
         }
     }
     lanes

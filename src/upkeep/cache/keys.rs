@@ -89,7 +89,7 @@ pub fn survey(lanes: &[Lane<'_>], found: &mut [Status], clock: &Clock, told: Tol
                 Ok(looked) => {
                     status.reachable = Some(true);
                     status.answer_ms = Some(looked.answer.as_secs_f64() * 1000.0);
-                    status.server = looked.server.clone();
+                    status.server.clone_from(&looked.server);
                     let seen = looked.lanes.get(index).copied().unwrap_or_default();
                     status.count = Some(seen.count);
                     let keys = seen.count.cached + seen.count.session_keys;
@@ -134,7 +134,7 @@ fn look(lanes: &[Lane<'_>], group: &Group, clock: &Clock, told: Told<'_>) -> Res
         match kind {
             Key::Cached => count.cached += 1,
             Key::Session => {
-                (count.session_keys, count.live_sessions) = (count.session_keys + 1, count.live_sessions + 1)
+                (count.session_keys, count.live_sessions) = (count.session_keys + 1, count.live_sessions + 1);
             }
             Key::SessionCopy => count.session_keys += 1,
             Key::Health | Key::Foreign => return,
