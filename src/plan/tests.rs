@@ -524,6 +524,8 @@ fn only_what_goes_into_the_process_needs_a_restart() {
         ("stop_signal: SIGINT", false),
         ("stop_grace_period: 1s", false),
         ("logging: {max_size: 1MiB}", false),
+        ("cache: {clear: {command: [y]}}", false),
+        ("cache: {timeout: 9s}", true),
     ];
     for (part, restarts) in parts {
         let plans = edits(&["  a: {}\n", &format!("  a: {{{part}}}\n")]);

@@ -121,7 +121,6 @@ fn the_seeds_lines_about_redis_work_as_printed() {
 fn stores_of_every_kind_show_the_truth_once_they_are_cleared() {
     let fleet = chat();
     let yaml = fleet.text().replace("seed_demo]", "seed_demo, --no-products]");
-    let yaml = yaml.replace("chat_main: {port: $0}", "chat_main: {port: $0, cache: {backend: file}}");
     let main = format!("chat_main: {{port: {}", fleet.port(0));
     let yaml = yaml.replace(&format!("{main}}}"), &format!("{main}, cache: {{backend: file}}}}"));
     let yaml = yaml.replace("cache: {timeout: 30m}", "cache: {backend: database, timeout: 30m}");
