@@ -369,7 +369,7 @@ fn a_broken_file_is_found_kept_and_replaced() {
     let kept = kept.into_iter().find(|path| path.to_string_lossy().ends_with(".broken")).unwrap();
     assert_eq!(fs::read(kept).unwrap(), bytes);
     fs::write(fleet.folder().join("text"), "x".repeat(9000)).unwrap();
-    fleet.run(&["db", "restore", "a", "--from", "text"]).expect(1).says(&["text: is no SQLite database"]);
+    fleet.run(&["db", "restore", "a", "--from", "text"]).expect(1).says(&["is no SQLite database"]);
     fleet.run(&["db", "status"]).expect(0);
 }
 
