@@ -125,7 +125,7 @@ fn server_in_words(server: &ServerFacts) -> String {
         None => "and no limit".to_owned(),
     };
     let asked = server.hits + server.misses;
-    let share = if asked > 0 { format!(", {} % hit", server.hits * 100 / asked) } else { String::new() };
+    let share = (server.hits * 100).checked_div(asked).map(|share| format!(", {share} % hit")).unwrap_or_default();
     format!(
         "Redis {}; of all its clients: {} keys here, {} in use {limit}, {} look-ups{share}, {} evicted",
         server.version,
@@ -244,8 +244,9 @@ fn clear(fleet: &Fleet, arguments: &CacheClear) -> Result<ExitCode, Failure> {
         CacheKind::Session => Work::Cache(Kind::Session),
     };
     let running = match work {
-        Work::Static => Running { client: None, names: BTreeSet::new() },
-        Work::Cache(_) => Running::of(fleet, &plan)?,
+        // A supervisor that is in trouble keeps nobody from what lies elsewhere.
+        Work::Cache(kind) if lanes.iter().any(|lane| lane.has_memory(kind)) => Running::of(fleet, &plan)?,
+        Work::Static | Work::Cache(_) => Running { client: None, names: BTreeSet::new() },
     };
     if arguments.dry_run || !arguments.yes {
         let is_well = match work {
@@ -323,8 +324,11 @@ fn announce(lanes: &[Lane<'_>], kind: Kind, running: &Running) -> bool {
         if kind == Kind::Django {
             count = Count { cached: count.cached, ..Count::default() };
         }
-        let place = if status.reachable.is_some() { format!(" in {}", status.place) } else { String::new() };
-        println!("{}: {}{place}", status.lane, counted(&count, LOGINS_THAT_END));
+        if !lane.is_in_process() {
+            println!("{}: {} ({})", status.lane, counted(&count, LOGINS_THAT_END), status.place);
+        } else if count != Count::default() {
+            println!("{}: {}", status.lane, counted(&count, LOGINS_THAT_END));
+        }
         for member in &lane.members {
             match Memory::of(member, kind).in_words() {
                 Some(way) if running.has(member) => println!("{}: the memory of its process, {way}", member.name),
@@ -410,7 +414,7 @@ fn clear_all(lanes: &[Lane<'_>], kind: Kind, running: &Running) -> Result<Done, 
 fn tell(lane: &Lane<'_>, cleared: &Cleared) -> bool {
     let name = &cleared.lane;
     // What is only in the process is told of when that is done.
-    let is_all_inside = Memory::of(lane.owner, Kind::All) != Memory::None && cleared.gone == Count::default();
+    let is_all_inside = lane.is_in_process() && cleared.gone == Count::default();
     if cleared.trouble.is_none() && !is_all_inside {
         println!("{name}: gone: {}", counted(&cleared.gone, LOGINS_ENDED));
     }

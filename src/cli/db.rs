@@ -246,8 +246,8 @@ fn backup_of(spec: &Spec, wanted: Option<&Path>) -> Result<PathBuf, Failure> {
         return newest.ok_or_else(|| none().or_hint(&format!("laneway db backup {} makes one", spec.facts.lane)));
     };
     let is_it = |backup: &database::Backup| backup.path.file_name() == Some(wanted.as_os_str());
-    let named = backups.iter().find(|backup| is_it(backup)).map(|backup| backup.path.clone());
-    match named {
+    let known = backups.iter().find(|backup| is_it(backup)).map(|backup| backup.path.clone());
+    match known {
         Some(path) => Ok(path),
         None if wanted.is_file() => Ok(std::path::absolute(wanted)?),
         None => {
@@ -266,15 +266,12 @@ fn running(fleet: &Fleet, plan: &Plan, lane: &InstanceName) -> Result<Vec<String
     let lives_there =
         |name: &InstanceName| plan.find(name.as_str()).is_some_and(|id| plan.spec(id).facts.lane == *lane);
     let at_rest = [Phase::Stopped, Phase::Completed, Phase::Failed];
-    let names: Vec<InstanceName> = match fleet.running() {
-        Some(home) => {
-            let instances = Client::new(home).status()?.instances;
-            instances.into_iter().filter(|one| !at_rest.contains(&one.phase)).map(|one| one.name).collect()
-        }
-        None => {
-            let unwatched = fleet.home_at_rest().map(|home| home.unwatched()).unwrap_or_default();
-            unwatched.into_iter().map(|(name, _)| name).collect()
-        }
+    let names: Vec<InstanceName> = if let Some(home) = fleet.running() {
+        let instances = Client::new(home).status()?.instances;
+        instances.into_iter().filter(|one| !at_rest.contains(&one.phase)).map(|one| one.name).collect()
+    } else {
+        let unwatched = fleet.home_at_rest().map(|home| home.unwatched()).unwrap_or_default();
+        unwatched.into_iter().map(|(name, _)| name).collect()
     };
     Ok(names.into_iter().filter(lives_there).map(|name| name.to_string()).collect())
 }

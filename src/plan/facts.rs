@@ -116,7 +116,14 @@ fn database(home: &Lane<'_>) -> (Database, Option<DatabaseSetup>) {
     let url = match (&own.url, &admin_url) {
         (Some(url), _) => home.fill("database.url", url),
         // The same server; neither its user nor its database.
-        (None, Some(admin_url)) => format!("postgres://{}", parts(admin_url).1),
+        (None, Some(admin_url)) => {
+            let server = parts(admin_url).1;
+            if server.is_empty() {
+                let fault = Fault::new("is missing, and `admin_url` names no host to take");
+                home.report(home.instance.origin("database"), "database.url", fault.hint("write both with a host"));
+            }
+            format!("postgres://{server}")
+        }
         (None, None) => {
             let fault = Fault::new("is missing, and postgres needs to know its server");
             let hint = "such as \"postgres://user:password@127.0.0.1:5432\"; the database's name is filled in";
@@ -131,6 +138,10 @@ fn database(home: &Lane<'_>) -> (Database, Option<DatabaseSetup>) {
     let (url, name) = with_database(home, &url, formula);
     let (url, role) = if own.create { with_role(home, &url, &name) } else { (url, String::new()) };
     for (what, key, name) in [("database", "database.name", &name), ("role", "database.url", &role)] {
+        if own.create && name.contains(|c: char| "/@:?#%\\\"'".contains(c) || c.is_whitespace() || c.is_control()) {
+            let what = format!("the {what}'s name `{}` does not fit into a URL", name.escape_debug());
+            home.report(home.instance.origin(key), key, Fault::new(what).hint("letters, digits, `_`, `-` and `.` do"));
+        }
         if name.len() > MAX_DATABASE_NAME {
             let what = format!("the {what}'s name `{name}` is longer than {MAX_DATABASE_NAME} bytes");
             home.report(home.instance.origin(key), key, Fault::new(what).hint("shorten it"));

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use super::spec::{CacheBackend, Database, HealthTest};
+use super::spec::{CacheBackend, Database, DatabaseSetup, HealthTest, OwnStep};
 use super::{
     Callers, Change, Claim, Foreign, Plan, claims, diff, foreign_collisions, heirs, merge, resolve, select, start_order,
 };
@@ -278,6 +278,51 @@ fn a_postgres_url_gets_its_database() {
 }
 
 #[test]
+fn a_database_that_laneway_makes_has_a_role_of_its_own() {
+    let made = |settings: &str| {
+        let text =
+            format!("name: shop\ninstances: {{web: {{command: [x], database: {{engine: postgres, {settings}}}}}}}");
+        let spec = plan(&text).specs.into_iter().next().unwrap();
+        let Database::Postgres { url, .. } = &spec.facts.database else { panic!("postgres") };
+        assert_eq!(spec.environment["DATABASE_URL"], *url);
+        assert!(!spec.environment.values().any(|value| value.contains("geheim")), "the administrator stays at home");
+        let Some(DatabaseSetup::Create { role, .. }) = &spec.database_setup else { panic!("a role") };
+        assert_eq!(spec.pre_start, [["laneway", "db", "create", "web"].map(str::to_owned).to_vec()]);
+        (url.clone(), role.clone())
+    };
+    let admin = "create: true, admin_url: \"postgres://me:geheim@h:5433/postgres?sslmode=disable\"";
+    let both = |url: &str, role: &str| (url.to_owned(), role.to_owned());
+    assert_eq!(made(admin), both("postgres://shop_erp_web@h:5433/shop_erp_web", "shop_erp_web"));
+    assert_eq!(made(&format!("{admin}, name: own")), both("postgres://own@h:5433/own", "own"));
+    let url = format!("{admin}, url: \"postgres://web@other/d?sslmode=disable\"");
+    assert_eq!(made(&url), both("postgres://web@other/d?sslmode=disable", "web"));
+    let wrong = |settings: &str| clash(&format!("database: {{engine: postgres, {settings}}}"), "");
+    assert!(wrong("create: true").contains("database.admin_url: is missing"));
+    assert!(wrong("create: true, admin_url: \"redis://h\"").contains("no URL of a PostgreSQL server"));
+    assert!(wrong("create: true, admin_url: \"postgres:///d?host=/run\"").contains("names no host to take"));
+    assert!(wrong(&format!("{admin}, url: \"postgres://a:b@h\"")).contains("has a password"));
+    assert!(wrong(&format!("{admin}, url: \"postgres://me@h\"")).contains("cannot be the lane's own role"));
+    assert!(wrong(&format!("{admin}, name: a b")).contains("does not fit into a URL"));
+    assert!(wrong("url: \"postgres://h\", max_connections: 3").contains("add `create: true`"));
+    // Two lanes of one role would share all that it owns.
+    let (a, b) = ("postgres://one@h/a", "postgres://one@h:5432/b");
+    let lane = |url: &str| {
+        format!("database: {{engine: postgres, create: true, admin_url: \"postgres://me@h\", url: \"{url}\"}}")
+    };
+    assert!(clash(&lane(a), &lane(b)).contains("the role h:5432/one belongs to `a` already"));
+}
+
+#[test]
+fn a_file_begins_as_a_copy_of_another() {
+    let spec = plan("instances: {web: {command: [x], database: {template: ./form.sqlite3}}}").specs.remove(0);
+    assert_eq!(spec.own_steps(), [OwnStep::Database]);
+    let Some(DatabaseSetup::Copy { template }) = spec.database_setup else { panic!("a copy") };
+    assert!(template.is_absolute() && template.ends_with("form.sqlite3"));
+    assert!(clash("database: {path: x, template: ./x}", "").contains("is the lane's own database"));
+    assert!(clash("database: {create: true}", "").contains("has no effect on sqlite"));
+}
+
+#[test]
 fn circles_are_named_whole_and_the_order_follows_the_dependencies() {
     let text = concat!(
         "defaults: {command: [x]}\n",
@@ -489,6 +534,8 @@ fn only_what_goes_into_the_process_needs_a_restart() {
         ("stop_signal: SIGINT", false),
         ("stop_grace_period: 1s", false),
         ("logging: {max_size: 1MiB}", false),
+        ("cache: {clear: {command: [y]}}", false),
+        ("cache: {timeout: 9s}", true),
     ];
     for (part, restarts) in parts {
         let plans = edits(&["  a: {}\n", &format!("  a: {{{part}}}\n")]);

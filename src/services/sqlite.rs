@@ -20,6 +20,9 @@ const SLICE: i32 = 1024;
 /// So often a copy begins anew because somebody wrote in between; then it is made in one piece, and writers wait for it.
 const PATIENT_STARTS: u32 = 3;
 
+const NO_DATABASE: &str = "is no SQLite database";
+const DAMAGED: &str = "is damaged";
+
 /// What could not be done with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqliteError {
@@ -134,7 +137,10 @@ pub fn change(path: &Path, statement: &str) -> Result<u64, SqliteError> {
 /// # Errors
 /// When it cannot be read so far.
 pub fn faults(path: &Path) -> Result<Vec<String>, SqliteError> {
-    let connection = look(path)?;
+    let connection = match look(path) {
+        Err(error) if error.what == NO_DATABASE || error.what.starts_with(DAMAGED) => return Ok(vec![error.what]),
+        opened => opened?,
+    };
     let found = || -> rusqlite::Result<Vec<String>> {
         let mut check = connection.prepare("PRAGMA integrity_check(20)")?;
         check.query_map([], |row| row.get(0))?.collect()
@@ -305,9 +311,9 @@ fn wrong(path: &Path, error: &rusqlite::Error) -> SqliteError {
             format!("is locked by somebody else for more than {} s", PATIENCE.as_secs()),
             Some("a long transaction holds it; `laneway doctor` names who has the file open"),
         ),
-        Some(ErrorCode::NotADatabase) => ("is no SQLite database".to_owned(), None),
+        Some(ErrorCode::NotADatabase) => (NO_DATABASE.to_owned(), None),
         Some(ErrorCode::DatabaseCorrupt) => {
-            (format!("is damaged: {}", words(error)), Some("`laneway db restore` puts an earlier state back"))
+            (format!("{DAMAGED}: {}", words(error)), Some("`laneway db restore` puts an earlier state back"))
         }
         Some(ErrorCode::ReadOnly) => (
             format!("cannot be written: {}", words(error)),

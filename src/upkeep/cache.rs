@@ -76,6 +76,18 @@ impl Lane<'_> {
         self.owner.facts.cache.backend
     }
 
+    /// Whether what is cached lies in processes alone.
+    #[must_use]
+    pub fn is_in_process(&self) -> bool {
+        self.backend() == CacheBackend::Locmem
+    }
+
+    /// Whether something of `kind` lies in the process of one of its members.
+    #[must_use]
+    pub fn has_memory(&self, kind: Kind) -> bool {
+        self.members.iter().any(|member| Memory::of(member, kind) != Memory::None)
+    }
+
     fn is_django(&self) -> bool {
         self.owner.facts.framework == Framework::Django
     }
@@ -87,12 +99,11 @@ pub fn lanes<'a>(plan: &'a Plan, asked: &[InstanceId]) -> Vec<Lane<'a>> {
     let mut lanes: Vec<Lane<'a>> = Vec::new();
     for member in asked.iter().map(|id| plan.spec(*id)) {
         let is_same = |lane: &&mut Lane<'a>| lane.owner.facts.lane == member.facts.lane;
-        match lanes.iter_mut().find(is_same) {
-            Some(lane) => lane.members.push(member),
-            None => {
-                let owner = plan.find(member.facts.lane.as_str()).map_or(member, |id| plan.spec(id));
-                lanes.push(Lane { owner, members: vec![member] });
-            }
+        if let Some(lane) = lanes.iter_mut().find(is_same) {
+            lane.members.push(member);
+        } else {
+            let owner = plan.find(member.facts.lane.as_str()).map_or(member, |id| plan.spec(id));
+            lanes.push(Lane { owner, members: vec![member] });
         }
     }
     lanes

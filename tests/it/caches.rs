@@ -1,11 +1,12 @@
 //! Caches on real servers: looked into, cleared, and told about health, and nobody else's key is touched.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use laneway::services::redis::{Fault, Server};
+use laneway::services::redis::{Fault, Reply, Server};
 
-use crate::harness::Fleet;
+use crate::harness::{Fleet, PATIENCE, timed, wait_until};
 use crate::redis_server::Redis;
 
 const SOON: Duration = Duration::from_millis(300);
@@ -214,4 +215,107 @@ fn memory_of_processes_is_emptied_as_the_file_says_or_by_restarts_one_at_a_time(
         .says(&["two did not come back", "not restarted, so not cleared: last"]);
     assert_eq!(fleet.pid("last"), last);
     fleet.run(&["down"]).expect(0);
+}
+
+/// How Django would read `health_check_<of>` in the cache with this prefix, by the bytes of the pickle.
+fn published(redis: &Redis, prefix: &str, of: &str) -> String {
+    let bytes = redis.cli(&["get", &format!("{prefix}:1:health_check_{of}")]);
+    bytes.chars().filter(|c| c.is_ascii_alphabetic() || *c == '-').collect::<String>().replacen('X', "", 1)
+}
+
+#[test]
+fn health_stands_in_every_instances_cache_and_a_dead_redis_is_said_once() {
+    let mut redis = Redis::start();
+    let cache = format!("framework: django, cache: {{backend: redis, url: \"{}\"}}", redis.url());
+    let fleet = Fleet::new(&format!(
+        "a: {{port: $0, {cache}}}\nb: {{port: $1, {cache}}}\nplain: {{port: $2, cache: {{backend: redis, url: \"{}\"}}}}",
+        redis.url()
+    ));
+    fleet.up();
+    let all_are = |state: &str, of: &str| ["it_a", "it_b"].iter().all(|prefix| published(&redis, prefix, of) == state);
+    assert!(wait_until(PATIENCE, || ["a", "b", "plain"].iter().all(|of| all_are("healthy", of))), "{:?}", redis.keys());
+    let ttl: i64 = redis.cli(&["pttl", "it_a:1:health_check_b"]).parse().unwrap();
+    assert!((1..=30_000).contains(&ttl), "{ttl}");
+    assert!(!redis.keys().iter().any(|key| key.starts_with("it_plain")), "who is no Django cannot read it");
+    fleet.run(&["stop", "b"]).expect(0);
+    assert!(wait_until(PATIENCE, || all_are("stopped", "b")));
+    redis.crash();
+    let count = |words: &str| fleet.own_log().matches(words).count();
+    assert!(wait_until(PATIENCE, || count("health is not published there") == 1), "{}", fleet.own_log());
+    // Nobody waits for it meanwhile.
+    fleet.run(&["start", "b", "--wait"]).expect(0);
+    redis.come_back();
+    assert!(wait_until(PATIENCE, || count("published there again") == 1), "{}", fleet.own_log());
+    assert!(["a", "b"].iter().all(|of| ["it_a", "it_b"].iter().all(|p| published(&redis, p, of) == "healthy")));
+    assert_eq!(count("health is not published there"), 1);
+    fleet.run(&["down"]).expect(0);
+}
+
+#[test]
+fn where_nobody_caches_on_a_server_no_thread_waits_to_publish() {
+    let redis = Redis::start();
+    let fleet = Fleet::new("a: {port: $0, framework: django}");
+    fleet.up();
+    let threads = || {
+        let tasks = format!("/proc/{}/task", fleet.status()["supervisor_pid"]);
+        let names = crate::harness::names_in(std::path::Path::new(&tasks)).into_iter();
+        names.map(|id| fs::read_to_string(format!("{tasks}/{id}/comm")).unwrap_or_default()).collect::<String>()
+    };
+    assert!(!threads().contains("publisher"), "{}", threads());
+    let yaml =
+        fleet.text().replace("django}", &format!("django, cache: {{backend: redis, url: \"{}\"}}}}", redis.url()));
+    fleet.write(&yaml);
+    fleet.run(&["apply", "--wait"]).expect(0);
+    assert!(wait_until(PATIENCE, || published(&redis, "it_a", "a") == "healthy"), "{:?}", redis.keys());
+    assert!(threads().contains("publisher"), "{}", threads());
+    fleet.run(&["down"]).expect(0);
+}
+
+/// Clears `mine` keys among `others` of a neighbour, who reads all the time; says how long it took, and how long the
+/// neighbour waited at most. `LANEWAY` names another binary, built for speed.
+fn clear_among(mine: usize, others: usize) -> (Duration, Duration) {
+    let redis = Redis::start();
+    let fleet = fleet_on(&redis);
+    redis.fill("it_chat:1:", mine);
+    redis.fill("it_chat_main:1:", others);
+    let is_over = AtomicBool::new(false);
+    let figures = std::thread::scope(|scope| {
+        let neighbour = scope.spawn(|| {
+            let (mut connection, mut slowest, mut count) = (redis.open(), Duration::ZERO, 0_u64);
+            while !is_over.load(Ordering::Relaxed) {
+                let (took, found) = timed(|| connection.command(&[b"GET", b"it_chat_main:1:0"]).unwrap());
+                assert!(matches!(found, Reply::Bytes(_)));
+                (slowest, count) = (slowest.max(took), count + 1);
+            }
+            (slowest, count)
+        });
+        let mut command = fleet.command(&["cache", "clear", "chat", "--type", "django", "-y"]);
+        if let Some(binary) = std::env::var_os("LANEWAY") {
+            let mut other = fleet.clean(std::process::Command::new(binary));
+            other.args(command.get_args());
+            command = other;
+        }
+        let (took, cleared) = timed(|| fleet.run_command(command));
+        is_over.store(true, Ordering::Relaxed);
+        let (slowest, count) = neighbour.join().unwrap();
+        cleared.expect(0);
+        assert!(count > 0);
+        (took, slowest)
+    });
+    assert_eq!(redis.cli(&["dbsize"]), others.to_string());
+    figures
+}
+
+#[test]
+fn many_keys_go_and_a_neighbour_goes_on_reading() {
+    clear_among(20_000, 80_000);
+}
+
+#[test]
+#[ignore = "takes a gigabyte and a minute: cargo test --test it -- --ignored --nocapture a_million_keys"]
+fn a_million_keys() {
+    for (mine, others) in [(100_000, 900_000), (1_000_000, 1)] {
+        let (took, slowest) = clear_among(mine, others);
+        println!("{mine} among {}: cleared in {took:?}, the neighbour's slowest GET {slowest:?}", mine + others);
+    }
 }

@@ -205,7 +205,7 @@ fn wrong_passwords_are_said_and_the_lanes_own_is_mended() {
     refused.says(&["permission denied", "the administrator needs CREATEROLE and CREATEDB"]);
     fleet.run(&["db", "drop", "a", "--yes-drop", "a"]).expect(0).shows(&["the database wrong_erp_a is gone"]);
     assert!(!fleet.state("a/secrets/database_password").exists());
-    fleet.run(&["db", "drop", "a", "--yes-drop", "a"]).expect(1).says(&["there is neither a role"]);
+    fleet.run(&["db", "drop", "a", "--yes-drop", "a"]).expect(1).says(&["this lane has no role and no database"]);
     fleet.run(&["db", "status"]).expect(1).says(&["the database is not there yet", "laneway db create a"]);
 }
 
@@ -369,7 +369,7 @@ fn a_broken_file_is_found_kept_and_replaced() {
     let kept = kept.into_iter().find(|path| path.to_string_lossy().ends_with(".broken")).unwrap();
     assert_eq!(fs::read(kept).unwrap(), bytes);
     fs::write(fleet.folder().join("text"), "x".repeat(9000)).unwrap();
-    fleet.run(&["db", "restore", "a", "--from", "text"]).expect(1).says(&["text: is no SQLite database"]);
+    fleet.run(&["db", "restore", "a", "--from", "text"]).expect(1).says(&["is no SQLite database"]);
     fleet.run(&["db", "status"]).expect(0);
 }
 

@@ -10,12 +10,14 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use serde_json::Value;
 
-use crate::harness::{Fleet, get, pid, wait_until};
+use crate::harness::{Fleet, get, pid, timed, wait_until};
+use crate::postgres_server::Postgres;
+use crate::redis_server::Redis;
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 const WALK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/walk.py");
 /// Several Python processes start at once on a busy machine.
-const DJANGO_PATIENCE: &str = "60s";
+pub const DJANGO_PATIENCE: &str = "60s";
 
 /// The sample fleet on ports of its own, beside a copy of the example.
 pub fn chat() -> Fleet {
@@ -61,9 +63,14 @@ pub fn python(fleet: &Fleet) -> Command {
 }
 
 pub fn walk(fleet: &Fleet, number: usize, instance: &str, steps: &[&str]) -> String {
+    walk_at(fleet, fleet.port(number), instance, steps)
+}
+
+/// The same at another port of the instance's lane.
+pub fn walk_at(fleet: &Fleet, port: u16, instance: &str, steps: &[&str]) -> String {
     let mut command = python(fleet);
     let password = fleet.folder().join(format!("var/{instance}/secrets/staff_password"));
-    command.args([WALK, &format!("http://127.0.0.1:{}", fleet.port(number))]).arg(password).args(steps);
+    command.args([WALK, &format!("http://127.0.0.1:{port}")]).arg(password).args(steps);
     fleet.run_command(command).expect(0).out
 }
 
@@ -159,7 +166,7 @@ fn the_settings_fall_back_to_the_facts_of_laneway() {
 }
 
 /// A server started by hand, with whatever it forks.
-struct ByHand(Child);
+pub struct ByHand(pub Child);
 
 impl Drop for ByHand {
     fn drop(&mut self) {
@@ -190,4 +197,79 @@ fn the_seeds_manual_lines_work_without_laneway() {
         assert_eq!(health(&fleet, number).unwrap()["instance"], name);
         assert!(fleet.folder().join(format!("var/{name}/db_{name}.sqlite3")).exists());
     }
+}
+
+#[test]
+fn the_prod_profile_runs_on_redis_and_postgresql() {
+    // Of its own, since it goes away.
+    let (redis, postgres) = (Redis::start(), Postgres::start());
+    let mut fleet = chat();
+    fleet.set("REDIS_URL", &redis.url());
+    fleet.set("PGADMIN_URL", &postgres.admin_url());
+    let start = ["--profile", "prod", "start-chat", "-d", "--wait", "--wait-timeout", DJANGO_PATIENCE];
+    let (first, output) = timed(|| fleet.run(&start));
+    output.expect(0);
+    let names = ["chat_main", "chat_api", "chat_websocket"];
+    for (number, name) in names.into_iter().enumerate() {
+        let health = health(&fleet, number).unwrap();
+        assert_eq!((&health["instance"], &health["database"]), (&name.into(), &"ok".into()), "{health}");
+        walk(&fleet, number, name, &["login", "list:6"]);
+        let (status, _) = get(fleet.port(number), "/static/chat/style.css").unwrap();
+        assert_eq!(status, 200, "uvicorn serves no files by itself");
+    }
+    // Each lane by what it leaves on the servers: sessions of its own name in a database of its own, keys of its prefix.
+    let sessions = "SELECT DISTINCT datname, usename, application_name FROM pg_stat_activity \
+                    WHERE application_name LIKE 'context7%' ORDER BY 1";
+    let expected = ["chat_api", "chat_main", "chat_websocket"];
+    let expected = expected.map(|name| format!("context7_erp_{name}|context7_erp_{name}|context7_{name}"));
+    assert_eq!(postgres.sql(sessions), expected.join("\n"));
+    let is_of_a_lane = |key: &String| names.iter().any(|name| key.starts_with(&format!("context7_{name}:")));
+    assert!(redis.keys().iter().all(is_of_a_lane), "{:?}", redis.keys());
+    fleet.run(&["db", "status"]).expect(0).shows(&["chat_main       postgres  good", " of 20"]);
+    fleet.run(&["db", "migrate", "chat_api"]).expect(0).shows(&["No migrations to apply"]);
+    fleet.run(&["down"]).expect(0);
+    let (second, output) = timed(|| fleet.run(&start));
+    output.expect(0);
+    // For whoever asks with --nocapture; nothing is judged by it.
+    println!("start of three on PostgreSQL: first {first:?}, second {second:?}");
+    walk(&fleet, 0, "chat_main", &["login", "list:6"]);
+    // Both servers go and come back: the same processes, the same data.
+    let before = fleet.pid("chat_main");
+    postgres.crash();
+    postgres.come_back();
+    let answers = wait_until(Duration::from_secs(20), || get(fleet.port(0), "/health/").is_some_and(|(s, _)| s == 200));
+    assert!(answers, "{}", fleet.log("chat_main"));
+    assert_eq!(fleet.pid("chat_main"), before);
+    walk(&fleet, 0, "chat_main", &["login", "list:6"]);
+    // While it is gone, the answers come in time and name the database.
+    postgres.crash();
+    let said = wait_until(Duration::from_secs(20), || {
+        get(fleet.port(0), "/health/").is_some_and(|(status, body)| status == 503 && body.contains("\"database\""))
+    });
+    assert!(said, "{}", fleet.log("chat_main"));
+    postgres.come_back();
+    for name in names {
+        fleet.wait_for_health(name, "healthy");
+    }
+    fleet.run(&["down"]).expect(0);
+}
+
+#[test]
+fn start_chat_says_how_to_get_the_servers_of_the_prod_profile() {
+    let script = format!("{REPOSITORY}/scripts/start-chat");
+    // Port 1 is nobody's.
+    let mut command = Command::new(&script);
+    command.args(["--profile", "prod"]).env("REDIS_URL", "redis://127.0.0.1:1/0").stdin(Stdio::null());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.contains("no Redis answers") && said.contains("apt-get install redis-server"), "{said}");
+    let redis = Redis::start();
+    let mut command = Command::new(&script);
+    command.args(["--profile=prod"]).env("REDIS_URL", redis.url()).stdin(Stdio::null());
+    let output = command.env("PGADMIN_URL", "postgres://me:geheim@127.0.0.1:1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.contains("no PostgreSQL answers") && said.contains("createuser --createrole"), "{said}");
+    assert!(!said.contains("geheim"), "{said}");
 }

@@ -16,6 +16,7 @@ mod apply;
 mod audit;
 mod bad_input;
 mod caches;
+mod caches_example;
 mod completions;
 mod databases;
 mod docs;

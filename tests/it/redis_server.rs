@@ -69,7 +69,7 @@ impl Redis {
     pub fn cli(&self, words: &[&str]) -> String {
         let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(words).output().unwrap();
         assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
     /// Every key, sorted.

@@ -32,5 +32,13 @@ def _postgres(lane: Lane, url) -> dict:
         "PASSWORD": unquote(url.password or ""),
         "HOST": unquote(url.hostname or ""),
         "PORT": str(url.port or ""),
-        "OPTIONS": {"application_name": f"{PROJECT}_{lane.instance_name}"},
+        # A pool in each process. CONN_MAX_AGE would leak connections under ASGI, where each request has a thread of its
+        # own, and Django refuses it beside a pool.
+        "OPTIONS": {
+            "application_name": f"{PROJECT}_{lane.instance_name}",
+            # Shorter than the health check waits (2 s): when the server is gone, /health/ says so in time.
+            "pool": {"min_size": 1, "max_size": 5, "timeout": 1.5},
+        },
+        # A connection that a restart of the server has cut is replaced before somebody gets it.
+        "CONN_HEALTH_CHECKS": True,
     }

@@ -66,10 +66,10 @@ pub fn clear(lane: &Lane<'_>, kind: Kind, cleared: &mut Cleared) {
     match kind {
         Kind::All => {}
         Kind::Django => {
-            cleared.notes.push("cached copies of sessions went too: a file does not tell what it is".to_owned())
+            cleared.notes.push("cached copies of sessions went too: a file does not tell what it is".to_owned());
         }
         Kind::Session => {
-            cleared.notes.push("all of the folder went: a file does not tell whether it is a session".to_owned())
+            cleared.notes.push("all of the folder went: a file does not tell whether it is a session".to_owned());
         }
     }
 }

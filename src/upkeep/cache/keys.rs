@@ -23,14 +23,14 @@ pub struct Group {
 }
 
 /// The databases that `lanes` lean on; `fail` hears of a URL that cannot be used.
-fn groups(lanes: &[Lane<'_>], mut fail: impl FnMut(usize, Trouble)) -> Vec<Group> {
+fn groups(lanes: &[Lane<'_>], mut fail: impl FnMut(usize, Error)) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for (index, lane) in lanes.iter().enumerate() {
         if !matches!(lane.backend(), CacheBackend::Redis | CacheBackend::RedisLocmem) {
             continue;
         }
         match Server::parse(lane.owner.facts.cache.own_url().unwrap_or_default()) {
-            Err(error) => fail(index, error.into()),
+            Err(error) => fail(index, error),
             Ok(server) => match groups.iter_mut().find(|group| group.server == server) {
                 Some(group) => group.lanes.push(index),
                 None => groups.push(Group { server, lanes: vec![index] }),
@@ -74,9 +74,10 @@ fn common<'a>(one: &'a str, other: &str) -> &'a str {
 }
 
 pub fn survey(lanes: &[Lane<'_>], found: &mut [Status], clock: &Clock, told: Told<'_>) {
-    let groups = groups(lanes, |index, trouble| {
+    let groups = groups(lanes, |index, error| {
         if let Some(status) = found.get_mut(index) {
-            (status.reachable, status.trouble) = (Some(false), Some(trouble));
+            status.place.clone_from(&error.server);
+            (status.reachable, status.trouble) = (Some(false), Some(error.into()));
         }
     });
     for group in groups {
@@ -88,7 +89,7 @@ pub fn survey(lanes: &[Lane<'_>], found: &mut [Status], clock: &Clock, told: Tol
                 Ok(looked) => {
                     status.reachable = Some(true);
                     status.answer_ms = Some(looked.answer.as_secs_f64() * 1000.0);
-                    status.server = looked.server.clone();
+                    status.server.clone_from(&looked.server);
                     let seen = looked.lanes.get(index).copied().unwrap_or_default();
                     status.count = Some(seen.count);
                     let keys = seen.count.cached + seen.count.session_keys;
@@ -133,7 +134,7 @@ fn look(lanes: &[Lane<'_>], group: &Group, clock: &Clock, told: Told<'_>) -> Res
         match kind {
             Key::Cached => count.cached += 1,
             Key::Session => {
-                (count.session_keys, count.live_sessions) = (count.session_keys + 1, count.live_sessions + 1)
+                (count.session_keys, count.live_sessions) = (count.session_keys + 1, count.live_sessions + 1);
             }
             Key::SessionCopy => count.session_keys += 1,
             Key::Health | Key::Foreign => return,
@@ -170,16 +171,16 @@ fn facts(info: Info) -> ServerFacts {
 
 /// Connects to every server before anything is removed anywhere.
 pub fn connect(lanes: &[Lane<'_>], all: &mut [Cleared]) -> Vec<(Group, Connection)> {
-    let mut fail = |index: usize, trouble: Trouble| {
+    let mut fail = |index: usize, error: Error| {
         if let Some(cleared) = all.get_mut(index) {
-            cleared.trouble = Some(trouble);
+            cleared.trouble = Some(error.into());
         }
     };
     let groups = groups(lanes, &mut fail);
     let open = |group: Group| match group.server.open(PATIENCE).and_then(|mut c| c.ping().map(|()| c)) {
         Ok(connection) => Some((group, connection)),
         Err(error) => {
-            group.lanes.iter().for_each(|index| fail(*index, error.clone().into()));
+            group.lanes.iter().for_each(|index| fail(*index, error.clone()));
             None
         }
     };

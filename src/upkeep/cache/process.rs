@@ -70,8 +70,8 @@ pub fn ask(spec: &Spec, way: &Clear, kind: Kind) -> Result<String, Trouble> {
         Clear::Http { path, headers } => {
             let port = spec.facts.port.ok_or_else(|| Trouble::new("it has no port to be asked at"))?;
             let address = SocketAddr::new(spec.facts.reachable_host(), port);
-            let headers = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<String>();
-            let status = post(address, path, &headers, &format!("type={kind}"))
+            let headers: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            let status = post(address, path, &headers.concat(), &format!("type={kind}"))
                 .map_err(|error| Trouble::new(format!("POST http://{address}{path}: {error}")))?;
             match status {
                 200..=299 => Ok(format!("POST {path} answered {status}")),

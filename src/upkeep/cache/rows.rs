@@ -137,7 +137,7 @@ pub fn survey(lane: &Lane<'_>, status: &mut Status) {
     };
     match look() {
         Ok(Some((count, bytes))) => {
-            (status.reachable, status.count, status.bytes) = (Some(true), Some(count), Some(bytes))
+            (status.reachable, status.count, status.bytes) = (Some(true), Some(count), Some(bytes));
         }
         Ok(None) => {
             status.reachable = Some(false);

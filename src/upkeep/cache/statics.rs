@@ -71,6 +71,7 @@ pub fn collect(lane: &Lane<'_>) -> Result<Collected, Trouble> {
 }
 
 /// How many files lie in a folder, however deep; a link counts as a file.
+#[must_use]
 pub fn files_in(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries

@@ -110,25 +110,21 @@ pub fn restore(
         sqlite::copy(from, path, progress)?;
         return Ok(None);
     }
-    match backups::write(spec, stamp, |to| save(path, to, &mut |_, _| {})) {
-        Ok(aside) => {
-            sqlite::overwrite(from, path, progress)?;
-            Ok(Some(aside.path))
-        }
-        // Broken, and perhaps all there is: nothing of it is lost.
-        Err(_) => {
-            let aside = path.with_extension(format!("{stamp}.broken"));
-            for file in sqlite::files(path) {
-                let ending =
-                    file.as_os_str().to_string_lossy().strip_prefix(&*path.to_string_lossy()).map(str::to_owned);
-                let mut to = aside.as_os_str().to_owned();
-                to.push(ending.unwrap_or_default());
-                fs::rename(&file, &to).map_err(at(&file))?;
-            }
-            sqlite::copy(from, path, progress)?;
-            Ok(Some(aside))
-        }
+    if sqlite::faults(path)?.is_empty() {
+        let aside = backups::write(spec, stamp, |to| save(path, to, &mut |_, _| {}))?;
+        sqlite::overwrite(from, path, progress)?;
+        return Ok(Some(aside.path));
     }
+    // Broken, and perhaps all there is: nothing of it is lost.
+    let aside = path.with_extension(format!("{stamp}.broken"));
+    for file in sqlite::files(path) {
+        let ending = file.as_os_str().to_string_lossy().strip_prefix(&*path.to_string_lossy()).map(str::to_owned);
+        let mut to = aside.as_os_str().to_owned();
+        to.push(ending.unwrap_or_default());
+        fs::rename(&file, &to).map_err(at(&file))?;
+    }
+    sqlite::copy(from, path, progress)?;
+    Ok(Some(aside))
 }
 
 pub fn remove(path: &Path) -> Result<Vec<String>, Trouble> {

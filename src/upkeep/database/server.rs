@@ -213,6 +213,17 @@ pub fn status(spec: &Spec, url: &str, name: &str, application_name: &str) -> Sta
 
 fn look(spec: &Spec, name: &str, application_name: &str, status: &mut Status) -> Result<(), (Condition, Trouble)> {
     let broken = |trouble: Trouble| (Condition::Unreachable, trouble);
+    let missing = || {
+        let hint = match &spec.database_setup {
+            Some(_) => format!("laneway db create {} makes it, a start does so too", spec.facts.lane),
+            None => "make it, or let laneway do so: `database.create`".to_owned(),
+        };
+        (Condition::Missing, Trouble::new("the database is not there yet").hint(hint))
+    };
+    // To ask for the password would make one.
+    if !has_password(spec) {
+        return Err(missing());
+    }
     let url = lane::database_url(spec).map_err(|error| broken(error.into()))?.unwrap_or_default();
     let creation = Creation::of(spec).map_err(broken)?;
     let clock = Clock::start();
@@ -231,13 +242,7 @@ fn look(spec: &Spec, name: &str, application_name: &str, status: &mut Status) ->
     let asked = |error: PostgresError| broken(error.into());
     let version = server.version().map_err(asked)?;
     let (found_role, found) = (server.role(&role).map_err(asked)?, server.database(name).map_err(asked)?);
-    let Some(found) = found else {
-        let hint = match creation {
-            Some(_) => format!("laneway db create {} makes it, a start does so too", spec.facts.lane),
-            None => "make it, or let laneway do so: `database.create`".to_owned(),
-        };
-        return Err((Condition::Missing, Trouble::new("the database is not there yet").hint(hint)));
-    };
+    let found = found.ok_or_else(missing)?;
     status.size = found.size;
     status.tables = trouble.is_none().then(|| server.tables().ok()).flatten();
     status.server = Some(ServerStatus {
@@ -254,6 +259,14 @@ fn look(spec: &Spec, name: &str, application_name: &str, status: &mut Status) ->
     match trouble {
         Some(error) => Err(broken(error.into())),
         None => Ok(()),
+    }
+}
+
+/// Whether the lane's role was given its password here, or needs none of ours.
+fn has_password(spec: &Spec) -> bool {
+    match &spec.database_setup {
+        Some(DatabaseSetup::Create { password_file, .. }) => password_file.exists(),
+        Some(DatabaseSetup::Copy { .. }) | None => true,
     }
 }
 
@@ -330,6 +343,10 @@ fn run(spec: &Spec, program: &str, words: &[&OsStr]) -> Result<(), Trouble> {
 
 /// Drops database and role, those of this lane only.
 pub fn remove(spec: &Spec, url: &str, name: &str) -> Result<Vec<String>, Trouble> {
+    if !has_password(spec) {
+        let what = format!("this lane has no role and no database: nothing was made for {}", service::shown(url));
+        return Err(Trouble::new(what));
+    }
     let Some(creation) = Creation::of(spec)? else {
         let what = format!("laneway did not make {}, so it does not drop it", service::shown(url));
         return Err(Trouble::new(what).hint("`database.create: true` gives it to laneway"));

@@ -126,10 +126,11 @@ impl Help {
     /// The help of a verb or of a preset; `None` if it is neither.
     fn of(&mut self, verb: &str) -> Option<&str> {
         if !self.verbs.contains_key(verb) {
-            let is_word =
-                verb.chars().all(|c| c.is_ascii_lowercase() || c == '-') && verb.starts_with(char::is_alphabetic);
-            let help =
-                is_word.then(|| self.fleet.run(&[verb, "--help"])).filter(|help| help.code == 0).map(|help| help.out);
+            // `cache clear` is a verb of two words.
+            let words: Vec<&str> = verb.split(' ').chain(["--help"]).collect();
+            let is_word = verb.chars().all(|c| c.is_ascii_lowercase() || c == '-' || c == ' ')
+                && verb.starts_with(char::is_alphabetic);
+            let help = is_word.then(|| self.fleet.run(&words)).filter(|help| help.code == 0).map(|help| help.out);
             // Any word may be the preset of some file; those of the sample fleet exist.
             let is_preset = |help: &String| help.contains(&format!("the preset `{verb}`"));
             let known = help.filter(|help| !is_preset(help) || self.fleet.text().contains(&format!("  {verb}:")));
@@ -188,7 +189,7 @@ fn commands(help: &mut Help, line: &str) -> Option<String> {
 /// One command, without the word `laneway`.
 fn command(help: &mut Help, words: &[&str]) -> Option<String> {
     let mut text = help.main.clone();
-    let mut has_verb = false;
+    let (mut has_verb, mut is_said) = (None, false);
     let mut words = words.iter().map(|word| word.trim_matches(['"', '\'', ',', '[', ']']));
     while let Some(word) = words.next() {
         if word == "--" || word.starts_with(['<', '>', '#']) || word == "..." {
@@ -200,12 +201,17 @@ fn command(help: &mut Help, words: &[&str]) -> Option<String> {
                 Some(true) if !word.contains('=') => drop(words.next()),
                 Some(_) => {}
             }
-        } else if !has_verb {
+        } else if let Some(first) = has_verb.take().filter(|_| text.contains("\nCommands:\n")) {
+            match help.of(&format!("{first} {word}")) {
+                None => return Some(format!("there is no verb {first} {word}")),
+                Some(own) => own.clone_into(&mut text),
+            }
+        } else if !is_said {
             // VERB and NAME stand for something.
             if word.chars().any(|c| c.is_ascii_uppercase() || c == '{') {
                 break;
             }
-            has_verb = true;
+            (has_verb, is_said) = (Some(word), true);
             match help.of(word) {
                 None => return Some(format!("there is no verb {word}")),
                 Some(own) => own.clone_into(&mut text),
@@ -228,6 +234,11 @@ fn alone(help: &mut Help, code: &str) -> Option<String> {
         };
         return long.iter().find(|flag| !known(flag)).map(|flag| format!("there is no flag {flag}"));
     }
-    let own = if long.is_empty() { None } else { help.of(first) }?;
+    if long.is_empty() {
+        return None;
+    }
+    let two = words.get(1).filter(|second| !second.starts_with('-')).map(|second| format!("{first} {second}"));
+    let is_two = help.of(first).is_some_and(|help| help.contains("\nCommands:\n"));
+    let own = help.of(two.filter(|_| is_two).as_deref().unwrap_or(first))?;
     long.iter().find(|flag| takes(own, flag).is_none()).map(|flag| format!("{first} has no flag {flag}"))
 }

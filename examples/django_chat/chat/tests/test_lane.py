@@ -103,7 +103,11 @@ class Environment(SimpleTestCase):
                 "PASSWORD": "p@ss/w",
                 "HOST": "db.example",
                 "PORT": "5433",
-                "OPTIONS": {"application_name": "context7_chat_main"},
+                "OPTIONS": {
+                    "application_name": "context7_chat_main",
+                    "pool": {"min_size": 1, "max_size": 5, "timeout": 1.5},
+                },
+                "CONN_HEALTH_CHECKS": True,
             },
         )
 

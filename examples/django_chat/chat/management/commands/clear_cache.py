@@ -22,8 +22,13 @@ class Command(BaseCommand):
         result = f"keys={keys} sessions={cleared.sessions}" + (" server's memory not reached" if out_of_reach else "")
         audit.record(f"uid {os.getuid()}", f"clear {kind}", result)
         if out_of_reach:
+            # Started by hand, with the name alone: the instance that runs may cache elsewhere.
+            assumed = "" if os.environ.get("CACHE_BACKEND") else (
+                "CACHE_BACKEND is not set in this shell, so LocMem is assumed; "
+                f'`eval "$(laneway env {instance})"` brings the lane here. '
+            )
             raise CommandError(
-                f"{instance} keeps cached values in the server's own memory, which no other process can empty: "
+                f"{assumed}{instance} keeps cached values in the server's own memory, which no other process can empty: "
                 f"they are still there, cached logins too (session rows deleted: {cleared.sessions}). "
                 f"Use `laneway cache clear {instance}`, or restart it: `laneway restart {instance}`."
             )
