@@ -246,8 +246,8 @@ fn backup_of(spec: &Spec, wanted: Option<&Path>) -> Result<PathBuf, Failure> {
         return newest.ok_or_else(|| none().or_hint(&format!("laneway db backup {} makes one", spec.facts.lane)));
     };
     let is_it = |backup: &database::Backup| backup.path.file_name() == Some(wanted.as_os_str());
-    let named = backups.iter().find(|backup| is_it(backup)).map(|backup| backup.path.clone());
-    match named {
+    let known = backups.iter().find(|backup| is_it(backup)).map(|backup| backup.path.clone());
+    match known {
         Some(path) => Ok(path),
         None if wanted.is_file() => Ok(std::path::absolute(wanted)?),
         None => {

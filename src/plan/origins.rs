@@ -210,6 +210,8 @@ impl Table<'_> {
                         self.add_at(format!("depends_on.{name}"), written.place, condition);
                     }
                 }
+                // Without it the server is the administrator's.
+                "database.url" if self.place(key).is_none() => self.add_from(key, "database.admin_url", value),
                 "database.create" => {
                     if let Database::Postgres { .. } = spec.facts.database {
                         let is_created = matches!(spec.database_setup, Some(DatabaseSetup::Create { .. }));

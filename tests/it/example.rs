@@ -201,7 +201,8 @@ fn the_seeds_manual_lines_work_without_laneway() {
 
 #[test]
 fn the_prod_profile_runs_on_redis_and_postgresql() {
-    let (redis, postgres) = (Redis::start(), Postgres::shared());
+    // Of its own, since it goes away.
+    let (redis, postgres) = (Redis::start(), Postgres::start());
     let mut fleet = chat();
     fleet.set("REDIS_URL", &redis.url());
     fleet.set("PGADMIN_URL", &postgres.admin_url());
@@ -240,6 +241,16 @@ fn the_prod_profile_runs_on_redis_and_postgresql() {
     assert!(answers, "{}", fleet.log("chat_main"));
     assert_eq!(fleet.pid("chat_main"), before);
     walk(&fleet, 0, "chat_main", &["login", "list:6"]);
+    // While it is gone, the answers come in time and name the database.
+    postgres.crash();
+    let said = wait_until(Duration::from_secs(20), || {
+        get(fleet.port(0), "/health/").is_some_and(|(status, body)| status == 503 && body.contains("\"database\""))
+    });
+    assert!(said, "{}", fleet.log("chat_main"));
+    postgres.come_back();
+    for name in names {
+        fleet.wait_for_health(name, "healthy");
+    }
     fleet.run(&["down"]).expect(0);
 }
 

@@ -105,7 +105,7 @@ class Environment(SimpleTestCase):
                 "PORT": "5433",
                 "OPTIONS": {
                     "application_name": "context7_chat_main",
-                    "pool": {"min_size": 1, "max_size": 5, "timeout": 5},
+                    "pool": {"min_size": 1, "max_size": 5, "timeout": 1.5},
                 },
                 "CONN_HEALTH_CHECKS": True,
             },
