@@ -32,8 +32,10 @@ fn one(instance: &Instance<'_>, process: &Process, evidence: &Evidence<'_>, verd
     let is_first = instance.processes.first().is_some_and(|first| first.pid == process.pid);
     let planned = &instance.spec.variables();
     let is_fact = |name: &str| plan::key_of(name).is_some();
-    // Children may have what their parents give them; but facts are facts for all that have any.
-    let wanted = planned.iter().filter(|(name, _)| is_first || is_fact(name));
+    // Children may have what their parents give them; but facts are facts for all that have any. What comes from the caller
+    // is no lane's: programs such as pyenv put themselves into PATH.
+    let is_callers = |name: &String| instance.spec.inherited.contains(name);
+    let wanted = planned.iter().filter(|(name, _)| (is_first && !is_callers(name)) || is_fact(name));
     let has_any = real.keys().any(|name| is_fact(name));
     if !has_any && !is_first {
         return;

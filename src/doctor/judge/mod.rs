@@ -106,7 +106,11 @@ fn reasons<'a>(why: impl Iterator<Item = (&'a Instance<'a>, &'a str)>) -> Vec<St
     for (instance, why) in why {
         by_reason.entry(why).or_default().push(instance.spec.name.to_string());
     }
-    by_reason.into_iter().map(|(why, names)| format!("{}: {why}", and(&names))).collect()
+    let shown = |names: &[String]| match names {
+        [first, second, rest @ ..] if rest.len() > 3 => format!("{first}, {second} and {} more", rest.len()),
+        few => and(few),
+    };
+    by_reason.into_iter().map(|(why, names)| format!("{}: {why}", shown(&names))).collect()
 }
 
 /// Those that hold the same thing though they live in different lanes, in the order in which they came.
