@@ -104,8 +104,8 @@ pub(super) fn check(settings: &Settings, plan: &Plan, collector: &Collector) {
             let within = owned.range(folder.clone()..).take_while(|(path, _)| path.starts_with(&folder));
             let foreign = within.map(|(path, (owner, what))| (path, owner, what));
             let mut foreign = foreign.filter(|(_, owner, _)| **owner != Some(&spec.facts.lane));
-            let Some((place, owner, what)) = foreign.next() else { continue };
-            let whose = owner.map_or(String::new(), |owner| format!("`{owner}`'s "));
+            let Some((place, holder, what)) = foreign.next() else { continue };
+            let whose = holder.map_or(String::new(), |holder| format!("`{holder}`'s "));
             let key = key_of(spec, &folder);
             let fault = Fault::new(format!(
                 "may not be enforced: {} would be writable, and {whose}{what} lies there ({})",

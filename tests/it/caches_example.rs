@@ -53,7 +53,7 @@ fn the_seeds_lines_about_redis_work_as_printed() {
     start(&fleet);
     redis.cli(&["set", "other_chat_main:1:x", "another project's"]);
     let visit = || {
-        NAMES.iter().enumerate().for_each(|(number, name)| drop(walk(&fleet, number, name, &["login", "list:Lamba"])))
+        NAMES.iter().enumerate().for_each(|(number, name)| drop(walk(&fleet, number, name, &["login", "list:Lamba"])));
     };
     visit();
     let keys_of = |name: &str| redis.cli(&["--scan", "--pattern", &format!("context7_{name}:*")]);
@@ -127,11 +127,13 @@ fn stores_of_every_kind_show_the_truth_once_they_are_cleared() {
     fleet.write(&yaml);
     start(&fleet);
     let see = |what: &str| {
-        NAMES.iter().enumerate().for_each(|(number, name)| drop(walk(&fleet, number, name, &["login", what])))
+        NAMES.iter().enumerate().for_each(|(number, name)| drop(walk(&fleet, number, name, &["login", what])));
     };
     let none = format!("list:{NONE}");
     see(&none);
-    NAMES.iter().for_each(|name| drop(manage(&fleet, name, &["seed_demo"])));
+    for name in NAMES {
+        manage(&fleet, name, &["seed_demo"]);
+    }
     // The fault of the first seed: six are there, and the page says none.
     see(&none);
     fleet.run(&["cache", "status"]).expect(0).shows(&[

@@ -1,6 +1,7 @@
 //! Enforced isolation: what an instance tries against its neighbour, with it and without. A server that was broken into is
 //! played by the puppet, which the true binary starts.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -24,7 +25,10 @@ fn two(isolation: &str) -> Fleet {
 }
 
 fn attempt(fleet: &Fleet, what: &str, on: impl std::fmt::Display) -> String {
-    let escaped: String = format!("{what}:{on}").bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let mut escaped = String::new();
+    for byte in format!("{what}:{on}").bytes() {
+        write!(escaped, "%{byte:02X}").unwrap();
+    }
     fleet.ask("a", &format!("/try?{escaped}"))
 }
 
