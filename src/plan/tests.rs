@@ -284,8 +284,8 @@ fn a_database_that_laneway_makes_has_a_role_of_its_own() {
             format!("name: shop\ninstances: {{web: {{command: [x], database: {{engine: postgres, {settings}}}}}}}");
         let spec = plan(&text).specs.into_iter().next().unwrap();
         let Database::Postgres { url, .. } = &spec.facts.database else { panic!("postgres") };
-        assert_eq!(spec.environment["DATABASE_URL"], *url);
-        assert!(!spec.environment.values().any(|value| value.contains("geheim")), "the administrator stays at home");
+        assert_eq!(spec.variables()["DATABASE_URL"], *url);
+        assert!(!spec.variables().values().any(|value| value.contains("geheim")), "the administrator stays at home");
         let Some(DatabaseSetup::Create { role, .. }) = &spec.database_setup else { panic!("a role") };
         assert_eq!(spec.pre_start, [["laneway", "db", "create", "web"].map(str::to_owned).to_vec()]);
         (url.clone(), role.clone())
