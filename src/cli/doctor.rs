@@ -11,11 +11,12 @@ use super::ctl::to_json;
 use super::out::println;
 use super::place::Fleet;
 use super::report::{DONE, FAILED, Failure};
+use crate::control::{ApplyRequest, Client};
 use crate::doctor::{CheckReport, Finding, Outcome, Question, Report, Severity, examine};
 use crate::model::in_words;
-use crate::plan::{self, Callers, Change};
+use crate::plan::{self, Change};
 use crate::runtime::home::Home;
-use crate::view::snapshot::FleetStatus;
+use crate::view::snapshot::{Applied, FleetStatus};
 
 /// `laneway doctor`.
 ///
@@ -25,8 +26,9 @@ pub fn run(fleet: &Fleet, arguments: &Doctor) -> Result<ExitCode, Failure> {
     let home = fleet.running();
     let running_plan = home.as_ref().filter(|_| !arguments.r#static).and_then(Home::running_plan);
     let (plan, running, drift) = if let Some(plan) = running_plan {
-        let status: FleetStatus = fleet.client()?.status()?;
-        let drift = drift(fleet, &plan);
+        let client = fleet.client()?;
+        let status: FleetStatus = client.status()?;
+        let drift = drift(&client);
         (plan, Some(status), Some(drift))
     } else {
         // What runs says by which profile.
@@ -46,13 +48,11 @@ pub fn run(fleet: &Fleet, arguments: &Doctor) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(if report.found == 0 { DONE } else { FAILED }))
 }
 
-/// How what the file says now differs from what runs, with the profile that it runs with.
-fn drift(fleet: &Fleet, running: &plan::Plan) -> Result<Vec<Change>, String> {
-    let profile = fleet.source().profile.clone().or_else(|| running.profile.clone());
-    match plan::resolve(fleet.clone().with_profile(profile).source()) {
-        Ok(plan) => Ok(plan::diff(running, &plan, Callers::Two)),
-        Err(problems) => Err(problems.to_string()),
-    }
+/// How what the file says now differs from what runs: the supervisor knows with which files, profile and values it does.
+fn drift(client: &Client) -> Result<Vec<Change>, String> {
+    let request = ApplyRequest { dry_run: true, ..ApplyRequest::default() };
+    let answer: Result<Applied, _> = client.post("/v1/apply", &request);
+    answer.map(|applied| applied.changes).map_err(|error| error.to_string())
 }
 
 fn show(report: &Report) {

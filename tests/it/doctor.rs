@@ -102,6 +102,17 @@ fn a_broken_file_is_a_usage_error_at_rest_and_a_drift_while_it_runs() {
 }
 
 #[test]
+fn a_fleet_of_several_files_and_values_has_not_drifted_from_one_of_them() {
+    let fleet = Fleet::new("a: {port: $0}");
+    fs::write(fleet.folder().join("more.yaml"), "instances: {a: {cache: {timeout: 9s}}}\n").unwrap();
+    let (files, set) = (["-f", "instances.yaml", "-f", "more.yaml"], "instances.a.environment={MORE: yes-please}");
+    fleet.run(&[files.as_slice(), &["--set", set, "up", "-d", "--wait"]].concat()).expect(0);
+    finds(&doctor(&fleet, &[]), &[]);
+    fs::write(fleet.folder().join("more.yaml"), "instances: {a: {cache: {timeout: 8s}}}\n").unwrap();
+    finds(&doctor(&fleet, &[]), &[("drift", "risk", &["a"])]);
+}
+
+#[test]
 fn ports_that_are_not_as_planned_are_found() {
     let fleet =
         Fleet::new("a: {port: $0, environment: {PUPPET: listen=$3}, healthcheck: {disable: true}}\nb: {port: $1}");
