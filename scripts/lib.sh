@@ -21,7 +21,7 @@ need_cargo() {
     wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$repository/Cargo.toml")
     found=$(cargo --version </dev/null | cut -d ' ' -f 2)
     printf '%s\n' "$wanted" "$found" | sort -V -C || fail "cargo $found is too old, $wanted is needed: rustup update"
-    command -v cc >/dev/null || fail "a linker (cc) is missing: apt-get install gcc libc6-dev"
+    command -v cc >/dev/null || fail "a C compiler (cc) is missing: apt-get install gcc libc6-dev"
 }
 
 has_python() { command -v python3 >/dev/null && python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))'; }
