@@ -639,6 +639,9 @@ pub struct CacheClear {
     /// Without the question
     #[arg(short, long)]
     pub yes: bool,
+    /// What went, or with --dry-run would go, as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What is cleared.

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{Cache, CacheClear, CacheKind, CacheStatus, CacheVerb};
 use super::audit::Audited;
@@ -243,21 +243,23 @@ fn clear(fleet: &Fleet, arguments: &CacheClear) -> Result<ExitCode, Failure> {
         CacheKind::Django => Work::Cache(Kind::Django),
         CacheKind::Session => Work::Cache(Kind::Session),
     };
+    let words = match (arguments.json, arguments.dry_run) {
+        (false, _) => Words::Said,
+        (true, true) => Words::Silent,
+        (true, false) => Words::Aside,
+    };
     let running = match work {
         // A supervisor that is in trouble keeps nobody from what lies elsewhere.
         Work::Cache(kind) if lanes.iter().any(|lane| lane.has_memory(kind)) => Running::of(fleet, &plan)?,
         Work::Static | Work::Cache(_) => Running { client: None, names: BTreeSet::new() },
     };
     if arguments.dry_run || !arguments.yes {
-        let is_well = match work {
-            Work::Static => {
-                lanes.iter().for_each(announce_static);
-                true
-            }
-            Work::Cache(kind) => announce(&lanes, kind, &running),
+        let announced = match work {
+            Work::Static => announce_static(&lanes, words),
+            Work::Cache(kind) => announce(&lanes, kind, &running, words),
         };
         if arguments.dry_run {
-            return Ok(ExitCode::from(if is_well { DONE } else { FAILED }));
+            return end(&plan, arguments, work, announced);
         }
         if !asks("Go on?") {
             return Err(Failure::failed("nothing was cleared"));
@@ -267,15 +269,56 @@ fn clear(fleet: &Fleet, arguments: &CacheClear) -> Result<ExitCode, Failure> {
     let act = Act::of_command("cache clear", names).with(format!("type {}", work.in_words()));
     let audited = Audited::begin(&plan.state_dir, &act);
     let done = match work {
-        Work::Static => Ok(collect(&lanes)),
-        Work::Cache(kind) => clear_all(&lanes, kind, &running),
+        Work::Static => Ok(collect(&plan, &lanes, words.without_question())),
+        Work::Cache(kind) => clear_all(&plan, &lanes, kind, &running, words.without_question()),
     };
     audited.end(&match &done {
-        Ok(Done { is_done: true, said }) => Ending { outcome: "done", detail: Some(said.clone()) },
+        Ok(Done { is_done: true, said, .. }) => Ending { outcome: "done", detail: Some(said.clone()) },
         Ok(Done { said, .. }) => Ending::failed(said.clone()),
         Err(failure) => Ending::failed(failure.in_words()),
     });
-    Ok(ExitCode::from(if done?.is_done { DONE } else { FAILED }))
+    end(&plan, arguments, work, done?)
+}
+
+/// The last word, and with `--json` the only one on stdout.
+fn end(plan: &Plan, arguments: &CacheClear, work: Work, done: Done) -> Result<ExitCode, Failure> {
+    if arguments.json {
+        let told = json!({
+            "project": plan.project,
+            "type": work.in_words(),
+            "dry_run": arguments.dry_run,
+            "done": done.is_done && !arguments.dry_run,
+            "lanes": done.lanes,
+        });
+        println!("{}", to_json(&told)?);
+    }
+    Ok(ExitCode::from(if done.is_done { DONE } else { FAILED }))
+}
+
+/// Where words for people go.
+#[derive(Clone, Copy)]
+enum Words {
+    Said,
+    /// To stderr, for whoever is asked a question about them.
+    Aside,
+    Silent,
+}
+
+impl Words {
+    fn line(self, words: &str) {
+        match self {
+            Self::Said => println!("{words}"),
+            Self::Aside => eprintln!("{words}"),
+            Self::Silent => {}
+        }
+    }
+
+    fn without_question(self) -> Self {
+        match self {
+            Self::Said => Self::Said,
+            Self::Aside | Self::Silent => Self::Silent,
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -293,10 +336,14 @@ impl Work {
     }
 }
 
-/// What came of it, for the audit.
+/// What came of it, or would.
+#[derive(Default)]
 struct Done {
     is_done: bool,
+    /// For the audit.
     said: String,
+    /// For programs, one for each lane.
+    lanes: Vec<Value>,
 }
 
 /// A question whose answer is no unless it is yes.
@@ -307,16 +354,11 @@ fn asks(question: &str) -> bool {
     matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
 }
 
-/// Says what would go; whether all of it can be reached.
-fn announce(lanes: &[Lane<'_>], kind: Kind, running: &Running) -> bool {
+/// Says what would go, and whether all of it can be reached.
+fn announce(lanes: &[Lane<'_>], kind: Kind, running: &Running, words: Words) -> Done {
     let found = with_progress(|told| cache::survey(lanes, told));
-    let mut is_well = true;
+    let mut done = Done { is_done: true, ..Done::default() };
     for (lane, status) in lanes.iter().zip(&found) {
-        if let Some(trouble) = &status.trouble {
-            say(&format!("{}: {}", status.lane, trouble.what), trouble.hint.as_deref());
-            is_well = false;
-            continue;
-        }
         let mut count = status.count.unwrap_or_default();
         if kind == Kind::Session {
             count.cached = 0;
@@ -324,20 +366,44 @@ fn announce(lanes: &[Lane<'_>], kind: Kind, running: &Running) -> bool {
         if kind == Kind::Django {
             count = Count { cached: count.cached, ..Count::default() };
         }
+        let members = lane.members.iter().filter(|member| running.has(member));
+        let members = members.map(|member| (member, Memory::of(member, kind)));
+        let processes = members.filter(|(_, memory)| *memory != Memory::None);
+        let processes = processes.map(|(member, memory)| process(member, memory, false));
+        done.lanes.push(json!({
+            "lane": status.lane,
+            "backend": status.backend,
+            "count": status.count.map(|_| count),
+            "processes": processes.collect::<Vec<_>>(),
+            "notes": [],
+            "trouble": status.trouble,
+        }));
+        if let Some(trouble) = &status.trouble {
+            say(&format!("{}: {}", status.lane, trouble.what), trouble.hint.as_deref());
+            done.is_done = false;
+            continue;
+        }
         if !lane.is_in_process() {
-            println!("{}: {} ({})", status.lane, counted(&count, LOGINS_THAT_END), status.place);
+            words.line(&format!("{}: {} ({})", status.lane, counted(&count, LOGINS_THAT_END), status.place));
         } else if count != Count::default() {
-            println!("{}: {}", status.lane, counted(&count, LOGINS_THAT_END));
+            words.line(&format!("{}: {}", status.lane, counted(&count, LOGINS_THAT_END)));
         }
         for member in &lane.members {
             match Memory::of(member, kind).in_words() {
-                Some(way) if running.has(member) => println!("{}: the memory of its process, {way}", member.name),
-                Some(_) => println!("{}: does not run, so nothing is cached in its process", member.name),
+                Some(way) if running.has(member) => {
+                    words.line(&format!("{}: the memory of its process, {way}", member.name));
+                }
+                Some(_) => words.line(&format!("{}: does not run, so nothing is cached in its process", member.name)),
                 None => {}
             }
         }
     }
-    is_well
+    done
+}
+
+/// A process whose memory is emptied, for programs.
+fn process(spec: &Spec, memory: Memory<'_>, is_done: bool) -> Value {
+    json!({"name": spec.name, "by": memory.word(), "done": is_done})
 }
 
 /// What there is or was, in words.
@@ -355,46 +421,60 @@ fn counted(count: &Count, logins: &str) -> String {
     format!("{}{logins}", words.join(", "))
 }
 
-fn clear_all(lanes: &[Lane<'_>], kind: Kind, running: &Running) -> Result<Done, Failure> {
+fn clear_all(plan: &Plan, lanes: &[Lane<'_>], kind: Kind, running: &Running, words: Words) -> Result<Done, Failure> {
     let all = with_progress(|told| cache::clear(lanes, kind, told));
     let mut is_done = true;
     let mut said = Vec::new();
     for (lane, cleared) in lanes.iter().zip(&all) {
-        is_done &= tell(lane, cleared);
+        is_done &= tell(lane, cleared, words);
         said.push(match &cleared.trouble {
             Some(trouble) => format!("{}: {}", cleared.lane, trouble.what),
             None => format!("{}: {}", cleared.lane, counted(&cleared.gone, LOGINS_ENDED)),
         });
     }
+    let mut processes: Vec<Vec<Value>> = vec![Vec::new(); all.len()];
     // Whoever cannot be asked to forget is started anew, one after the other.
     let mut restarts = Vec::new();
-    for (lane, cleared) in lanes.iter().zip(&all) {
+    for ((lane, cleared), processes) in lanes.iter().zip(&all).zip(&mut processes) {
         for member in lane.members.iter().filter(|_| cleared.trouble.is_none()) {
-            match Memory::of(member, kind) {
+            let memory = Memory::of(member, kind);
+            match memory {
                 Memory::None => {}
                 _ if !running.has(member) => {
-                    println!("{}: does not run, so nothing is cached in its process", member.name);
+                    words.line(&format!("{}: does not run, so nothing is cached in its process", member.name));
                 }
-                Memory::Restart => restarts.push(*member),
-                Memory::Configured(way) => match cache::ask(member, way, kind) {
-                    Ok(how) => {
-                        println!("{}: emptied the memory of its process: {how}", member.name);
-                        said.push(format!("{}: {how}", member.name));
+                Memory::Restart => {
+                    restarts.push(*member);
+                    processes.push(process(member, memory, false));
+                }
+                Memory::Configured(way) => {
+                    let asked = cache::ask(plan, member, way, kind);
+                    processes.push(process(member, memory, asked.is_ok()));
+                    match asked {
+                        Ok(how) => {
+                            words.line(&format!("{}: emptied the memory of its process: {how}", member.name));
+                            said.push(format!("{}: {how}", member.name));
+                        }
+                        Err(trouble) => {
+                            say(&format!("{}: {}", member.name, trouble.what), trouble.hint.as_deref());
+                            said.push(format!("{}: {}", member.name, trouble.what));
+                            is_done = false;
+                        }
                     }
-                    Err(trouble) => {
-                        say(&format!("{}: {}", member.name, trouble.what), trouble.hint.as_deref());
-                        said.push(format!("{}: {}", member.name, trouble.what));
-                        is_done = false;
-                    }
-                },
+                }
             }
         }
     }
     let mut left = restarts.into_iter();
     while let Some(spec) = left.next() {
         if running.restart(spec)? {
-            println!("{}: restarted, which emptied the memory of its process; it is well again", spec.name);
+            let what = "restarted, which emptied the memory of its process; it is well again";
+            words.line(&format!("{}: {what}", spec.name));
             said.push(format!("{}: restarted", spec.name));
+            let restarted = processes.iter_mut().flatten().find(|process| process["name"] == spec.name.as_str());
+            if let Some(restarted) = restarted {
+                restarted["done"] = json!(true);
+            }
             continue;
         }
         let others: Vec<_> = left.map(|spec| spec.name.to_string()).collect();
@@ -405,18 +485,29 @@ fn clear_all(lanes: &[Lane<'_>], kind: Kind, running: &Running) -> Result<Done, 
         let what = format!("{} did not come back well after its restart{rest}", spec.name);
         say(&what, Some(&format!("laneway why {}", spec.name)));
         said.push(what);
-        return Ok(Done { is_done: false, said: said.join("; ") });
+        is_done = false;
+        break;
     }
-    Ok(Done { is_done, said: said.join("; ") })
+    let each = all.iter().zip(processes).map(|(cleared, processes)| {
+        json!({
+            "lane": cleared.lane,
+            "backend": cleared.backend,
+            "count": cleared.gone,
+            "processes": processes,
+            "notes": cleared.notes,
+            "trouble": cleared.trouble,
+        })
+    });
+    Ok(Done { is_done, said: said.join("; "), lanes: each.collect() })
 }
 
 /// Says what came of one lane.
-fn tell(lane: &Lane<'_>, cleared: &Cleared) -> bool {
+fn tell(lane: &Lane<'_>, cleared: &Cleared, words: Words) -> bool {
     let name = &cleared.lane;
     // What is only in the process is told of when that is done.
     let is_all_inside = lane.is_in_process() && cleared.gone == Count::default();
     if cleared.trouble.is_none() && !is_all_inside {
-        println!("{name}: gone: {}", counted(&cleared.gone, LOGINS_ENDED));
+        words.line(&format!("{name}: gone: {}", counted(&cleared.gone, LOGINS_ENDED)));
     }
     for note in &cleared.notes {
         eprintln!("{name}: {note}");
@@ -430,29 +521,45 @@ fn tell(lane: &Lane<'_>, cleared: &Cleared) -> bool {
     }
 }
 
-fn announce_static(lane: &Lane<'_>) {
-    let folder = &lane.owner.facts.static_root;
-    println!("{}: {} files in {}, collected anew", lane.owner.facts.lane, cache::files_in(folder), folder.display());
+fn announce_static(lanes: &[Lane<'_>], words: Words) -> Done {
+    let mut done = Done { is_done: true, ..Done::default() };
+    for lane in lanes {
+        let (name, folder) = (&lane.owner.facts.lane, &lane.owner.facts.static_root);
+        let files = cache::files_in(folder);
+        words.line(&format!("{name}: {files} files in {}, collected anew", folder.display()));
+        done.lanes.push(json!({
+            "lane": name, "folder": folder, "before": files, "after": null, "notes": [], "trouble": null,
+        }));
+    }
+    done
 }
 
-fn collect(lanes: &[Lane<'_>]) -> Done {
-    let mut done = Done { is_done: true, said: String::new() };
+fn collect(plan: &Plan, lanes: &[Lane<'_>], words: Words) -> Done {
+    let mut done = Done { is_done: true, ..Done::default() };
     let mut said = Vec::new();
     for lane in lanes {
         let name = &lane.owner.facts.lane;
-        match cache::collect(lane) {
+        match cache::collect(plan, lane) {
             Ok(collected) => {
                 let (before, after) = (grouped(collected.before), grouped(collected.after));
-                println!("{name}: {after} files in {} ({before} before)", collected.folder.display());
+                words.line(&format!("{name}: {after} files in {} ({before} before)", collected.folder.display()));
                 said.push(format!("{name}: {after} files"));
-                for note in collected.notes {
+                for note in &collected.notes {
                     eprintln!("{name}: {note}");
                 }
+                let mut told = json!(collected);
+                (told["lane"], told["trouble"]) = (json!(name), Value::Null);
+                done.lanes.push(told);
             }
             Err(trouble) => {
                 say(&format!("{name}: {}", trouble.what), trouble.hint.as_deref());
                 said.push(format!("{name}: {}", trouble.what));
                 done.is_done = false;
+                let folder = &lane.owner.facts.static_root;
+                let files = cache::files_in(folder);
+                done.lanes.push(json!({
+                    "lane": name, "folder": folder, "before": files, "after": files, "notes": [], "trouble": trouble,
+                }));
             }
         }
     }

@@ -1,10 +1,8 @@
 //! `laneway db`: the databases of lanes. Asks, shows progress, prints; what is done is `upkeep`'s.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use super::args::{Db, DbBackup, DbCreate, DbDrop, DbNames, DbRestore, DbStatus};
 use super::audit::audited;
@@ -18,7 +16,7 @@ use crate::plan::spec::{Framework, Plan, Spec};
 use crate::plan::{self};
 use crate::runtime::audit::Act;
 use crate::runtime::clock::wall_clock;
-use crate::runtime::{lane, look};
+use crate::runtime::{errand, lane};
 use crate::upkeep::database::{self, Condition, Status, Trouble};
 use crate::view::table;
 
@@ -332,20 +330,15 @@ fn migrate(plan: &Plan, arguments: &DbNames) -> Result<ExitCode, Failure> {
         }
         eprintln!("{}: {}", spec.facts.lane, words.join(" "));
         let act = Act::of_command("db migrate", vec![spec.facts.lane.to_string()]);
-        audited(&plan.state_dir, &act, || in_lane(spec, &words))
+        audited(&plan.state_dir, &act, || in_lane(plan, spec, &words))
     }))
 }
 
 /// Runs a command in the lane, to its end, with this terminal.
-fn in_lane(spec: &Spec, words: &[String]) -> Result<(), Failure> {
-    let failed = |error: lane::LaneError| Failure::failed(format!("the lane cannot be prepared: {error}"));
-    let environment: BTreeMap<OsString, OsString> = lane::prepare(spec, lane::at_once).map_err(failed)?;
-    let path = spec.environment.get("PATH").map(String::as_str);
-    let (name, rest) = words.split_first().ok_or_else(|| Failure::failed("there is no command"))?;
-    let program = look::program(words, &spec.working_dir, path)
-        .map_err(|_| Failure::failed(format!("`{name}` cannot be run in {}", spec.working_dir.display())))?;
-    let ended =
-        Command::new(program).args(rest).current_dir(&spec.working_dir).env_clear().envs(environment).status()?;
+fn in_lane(plan: &Plan, spec: &Spec, words: &[String]) -> Result<(), Failure> {
+    let mut command =
+        errand::in_lane(plan, spec, words, &[]).map_err(|hindered| Failure::failed(hindered.to_string()))?;
+    let ended = command.status()?;
     if ended.success() { Ok(()) } else { Err(Failure::failed(format!("`{}` failed: {ended}", words.join(" ")))) }
 }
 

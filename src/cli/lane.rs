@@ -1,8 +1,7 @@
 //! Verbs that use a lane from outside: env, exec.
 
-use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use super::args::{Env, EnvFormat, Exec};
 use super::audit::Audited;
@@ -14,7 +13,8 @@ use super::secrets::{HIDDEN, shown};
 use crate::plan::spec::{DatabaseSetup, Spec};
 use crate::plan::{self, Plan};
 use crate::runtime::audit::{Act, Ending};
-use crate::runtime::{landlock, lane, look};
+use crate::runtime::errand::{self, Hindered};
+use crate::runtime::{lane, look};
 use crate::services::postgres::with_password;
 use crate::services::redis::with_login;
 
@@ -101,33 +101,23 @@ fn dotenv_quoted(value: &str) -> String {
 pub fn exec(fleet: &Fleet, arguments: &Exec) -> Result<ExitCode, Failure> {
     let plan = fleet.running_plan_or_plan()?;
     let spec = single(&plan, &arguments.name)?;
-    let failed = |error: lane::LaneError| Failure::failed(format!("the lane cannot be prepared: {error}"));
-    let mut environment = lane::prepare(spec, lane::at_once).map_err(failed)?;
+    let mut command = errand::in_lane(&plan, spec, &arguments.command, &[]).map_err(|hindered| match hindered {
+        Hindered::Lane(_) => Failure::failed(hindered.to_string()),
+        Hindered::Program(what) => Failure::Other { code: USAGE, what, hint: None },
+    })?;
     // The lane decides over the app, the terminal over how it looks.
     for name in ["TERM", "COLORTERM", "NO_COLOR", "COLUMNS", "LINES"] {
-        if let Some(value) = std::env::var_os(name) {
-            environment.entry(name.into()).or_insert(value);
+        let is_of_lane = command.get_envs().any(|(known, _)| known == name);
+        if let Some(value) = std::env::var_os(name).filter(|_| !is_of_lane) {
+            command.env(name, value);
         }
     }
-    let path = spec.environment.get("PATH").map(String::as_str);
-    let missing = |what: String| Failure::Other { code: USAGE, what, hint: None };
-    let program = look::program(&arguments.command, &spec.working_dir, path).map_err(|obstacle| {
-        missing(match obstacle {
-            crate::machine::Obstacle::Program { path, error } => format!("`{}` cannot be run: {error}", path.display()),
-            crate::machine::Obstacle::Directory { path, error } => format!("working_dir `{}`: {error}", path.display()),
-            other => format!("{other:?}"),
-        })
-    })?;
     // Its arguments may hold a secret. Once it is this process, nobody of laneway sees its end.
-    let act = Act::of_command("exec", vec![spec.name.to_string()]).with(program.display().to_string());
+    let program = command.get_program().display().to_string();
+    let act = Act::of_command("exec", vec![spec.name.to_string()]).with(program);
     Audited::begin(&plan.state_dir, &act).end(&Ending { outcome: "started", detail: None });
-    let rules = landlock::rules(&plan, spec).map_err(failed)?;
-    if let Some(rules) = &rules {
-        landlock::enter_this(rules.as_fd()).map_err(|error| Failure::failed(format!("isolation: {error}")))?;
-    }
-    let (name, rest) = arguments.command.split_first().ok_or_else(|| missing("no command".to_owned()))?;
-    let error =
-        Command::new(program).arg0(name).args(rest).current_dir(&spec.working_dir).env_clear().envs(environment).exec();
+    let error = command.exec();
+    let name = arguments.command.first().map_or("", String::as_str);
     Err(Failure::failed(format!("`{name}`: {}", look::words(&error))))
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::plan::spec::{Plan, Spec};
+use crate::plan::spec::{Enforced, Plan, Spec};
 use crate::plan::{Change, Claim, Collision};
 
 /// Everything that was seen of one fleet.
@@ -53,6 +53,35 @@ pub struct Instance<'a> {
     pub cookies: Asked<Vec<Cookie>>,
     /// What happened while it alone was asked for a write.
     pub write: Asked<Write>,
+    /// Each part of `isolation` that it asks for.
+    pub enforcement: Vec<Enforcement>,
+}
+
+/// A part of `isolation` that is asked for.
+pub struct Enforcement {
+    /// Which.
+    pub part: Enforced,
+    /// Whether it is so.
+    pub held: Held,
+}
+
+/// Whether what is asked for is so.
+pub enum Held {
+    /// It is; of what does not run: it can be.
+    Yes,
+    /// Nobody looked: it takes a server, and nothing runs.
+    Unseen,
+    /// This kernel cannot; why.
+    Impossible(String),
+    /// These processes never entered the rules.
+    Outside(Vec<String>),
+    /// The server would let it do otherwise.
+    No {
+        /// What was seen there.
+        what: String,
+        /// What to do.
+        hint: Option<String>,
+    },
 }
 
 /// What came of a question.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -113,11 +113,12 @@ fn refusal(isolation: &Isolation) -> Option<String> {
     Some(format!("isolation: {what} cannot be enforced: {why}"))
 }
 
-/// The rule set of `spec`, to be entered by each of its processes; none where nothing is asked for. The lane is prepared.
+/// The rule set of `spec`, to be entered by each of its processes; none where nothing is asked for. The lane is prepared,
+/// and the directories `also_write` are there.
 ///
 /// # Errors
 /// Names a path that cannot be reached, and what this kernel cannot do.
-pub fn rules(plan: &Plan, spec: &Spec) -> Result<Option<OwnedFd>, LaneError> {
+pub fn rules(plan: &Plan, spec: &Spec, also_write: &[PathBuf]) -> Result<Option<OwnedFd>, LaneError> {
     let refused = |what: String| LaneError { path: spec.facts.state.clone(), error: io::Error::other(what) };
     if let Some(what) = refusal(&spec.isolation) {
         return Err(refused(what));
@@ -150,8 +151,8 @@ pub fn rules(plan: &Plan, spec: &Spec) -> Result<Option<OwnedFd>, LaneError> {
     let mut made = Made { rules: rules.create().map_err(failed)?, abi };
     if files {
         let all = if is_narrow { reading | writing } else { writing };
-        for folder in plan::writable(spec) {
-            made.path(&folder, all)?;
+        for folder in plan::writable(spec).iter().chain(also_write) {
+            made.path(folder, all)?;
         }
         for sink in SINKS {
             made.path_if_there(Path::new(sink), all)?;
@@ -333,14 +334,6 @@ pub fn enter(rules: i32) -> nix::Result<()> {
         Errno::result(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
         Errno::result(libc::syscall(libc::SYS_landlock_restrict_self, rules, 0_u32)).map(drop)
     }
-}
-
-/// The same for this very process, which is about to become a command of the lane.
-///
-/// # Errors
-/// The kernel's.
-pub fn enter_this(rules: BorrowedFd<'_>) -> io::Result<()> {
-    enter(rules.as_raw_fd()).map_err(Into::into)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod clone;
 pub mod compress;
 pub mod driver;
 mod durable;
+pub mod errand;
 pub mod exchange;
 pub mod handle;
 pub mod home;

@@ -141,6 +141,12 @@ impl Server {
         self.place == other.place && self.database == other.database
     }
 
+    /// The same database, asked as `other` asks the server where that is the same.
+    #[must_use]
+    pub fn by_the_login_of(self, other: Self) -> Self {
+        if self.place == other.place { Self { database: self.database, ..other } } else { self }
+    }
+
     /// The user that it is asked as; `default` where none is named.
     #[must_use]
     pub fn username(&self) -> &str {

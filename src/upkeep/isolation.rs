@@ -4,10 +4,11 @@
 //! Made before anything runs in the lane, and again when a Redis server forgot its users. A server that lets others in
 //! anyway is refused: a fence beside an open gate protects nobody.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::database::Trouble;
-use crate::plan::spec::{Database, Enforced, Facts, Spec};
+use crate::plan::spec::{Database, DatabaseSetup, Enforced, Facts, Spec};
 use crate::runtime::lane;
 use crate::services::postgres;
 use crate::services::redis::{self, Connection, Server};
@@ -102,6 +103,71 @@ pub fn restore<'a>(specs: impl IntoIterator<Item = &'a Spec>) -> Result<Vec<Stri
     Ok(made)
 }
 
+/// Each part that a server holds `spec` to, and what is not as it should be. Nothing is changed.
+#[must_use]
+pub fn look(spec: &Spec) -> Vec<(Enforced, Result<(), Trouble>)> {
+    let mut seen = Vec::new();
+    if let Some(user) = &spec.facts.cache.user {
+        let looked = admin(&spec.facts).and_then(|mut admin| {
+            refuse_open_door(&mut admin)?;
+            compare(&mut admin, &user.name, &spec.facts)?;
+            prove(spec)
+        });
+        seen.push((Enforced::Redis, looked));
+    }
+    if spec.isolation.has(Enforced::Postgres) {
+        seen.push((Enforced::Postgres, role(spec).map(drop)));
+    }
+    seen
+}
+
+/// What the user of a lane may do, in the words of ACL SETUSER, after `reset`.
+fn rules(facts: &Facts) -> Vec<String> {
+    let prefixes = prefixes(facts);
+    let reached = prefixes.iter().flat_map(|prefix| [format!("~{prefix}"), format!("&{prefix}")]);
+    std::iter::once("on".to_owned()).chain(reached).chain(COMMANDS.map(|command| format!("+{command}"))).collect()
+}
+
+/// Refuses a user who has other rules than those that were given to it.
+fn compare(admin: &mut Connection, name: &str, facts: &Facts) -> Result<(), Trouble> {
+    let user = admin.command(&[b"ACL", b"GETUSER", name.as_bytes()])?;
+    let trouble = |what: String| {
+        let what = format!("{}: the user {name} {what}", admin.server());
+        Err(Trouble { what, hint: Some("laneway isolate gives it its rules again".to_owned()) })
+    };
+    let field = |wanted: &str| -> Vec<String> {
+        let at = user.items().iter().position(|item| item.text().as_deref() == Some(wanted));
+        let Some(value) = at.and_then(|at| user.items().get(at + 1)) else { return Vec::new() };
+        // A list before Redis 7, since then one line.
+        match value.text() {
+            Some(line) => line.split_whitespace().map(str::to_owned).collect(),
+            None => value.items().iter().map(|item| item.text().unwrap_or_else(|| "(...)".to_owned())).collect(),
+        }
+    };
+    if user.items().is_empty() {
+        return trouble("is not there".to_owned());
+    }
+    let marked = |mark: char, words: Vec<String>| -> Vec<String> {
+        words.into_iter().map(|word| format!("{mark}{}", word.trim_start_matches(mark))).collect()
+    };
+    let mut has: BTreeSet<String> = field("commands").into_iter().filter(|word| word != "-@all").collect();
+    has.extend(field("flags").into_iter().filter(|flag| ["on", "nopass"].contains(&flag.as_str())));
+    has.extend(marked('~', field("keys")).into_iter().chain(marked('&', field("channels"))));
+    has.extend(field("selectors"));
+    if field("passwords").len() > 1 {
+        has.insert("a second password".to_owned());
+    }
+    let given: BTreeSet<String> = rules(facts).into_iter().collect();
+    let words = |rules: BTreeSet<&String>| rules.into_iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+    let (more, less) = (words(has.difference(&given).collect()), words(given.difference(&has).collect()));
+    match (more.as_str(), less.as_str()) {
+        ("", "") => Ok(()),
+        (more, "") => trouble(format!("has more than its rules: {more}")),
+        ("", less) => trouble(format!("lacks of its rules: {less}")),
+        (more, less) => trouble(format!("has more than its rules: {more}; and lacks: {less}")),
+    }
+}
+
 fn admin(facts: &Facts) -> Result<Connection, Trouble> {
     let url = facts.cache.admin_url.as_deref().unwrap_or_default();
     Ok(Server::parse(url)?.open(PATIENCE)?)
@@ -136,13 +202,9 @@ fn refuse_open_door(admin: &mut Connection) -> Result<(), Trouble> {
 fn grant(admin: &mut Connection, spec: &Spec) -> Result<(), Trouble> {
     let Some(user) = &spec.facts.cache.user else { return Ok(()) };
     let password = lane::cache_password(spec)?.unwrap_or_default();
-    let mut words =
-        vec!["ACL".to_owned(), "SETUSER".to_owned(), user.name.clone(), "reset".to_owned(), "on".to_owned()];
+    let mut words = vec!["ACL".to_owned(), "SETUSER".to_owned(), user.name.clone(), "reset".to_owned()];
     words.push(format!(">{password}"));
-    for prefix in prefixes(&spec.facts) {
-        words.extend([format!("~{prefix}"), format!("&{prefix}")]);
-    }
-    words.extend(COMMANDS.iter().map(|command| format!("+{command}")));
+    words.extend(rules(&spec.facts));
     let words: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
     admin.command(&words)?;
     Ok(())
@@ -170,7 +232,14 @@ fn role(spec: &Spec) -> Result<Option<String>, Trouble> {
     if server.is_superuser()? {
         return refused("the role is a superuser, whom nothing is kept from", "use a role of the lane's own");
     }
-    if server.database(name)?.is_some_and(|database| database.is_open_to_all) {
+    let database = server.database(name)?;
+    if let (Some(DatabaseSetup::Create { role, .. }), Some(database)) = (&spec.database_setup, &database)
+        && database.owner != *role
+    {
+        let (what, name) = (format!("the database belongs to the role {}", database.owner), postgres::identifier(name));
+        return refused(&what, &format!("ALTER DATABASE {name} OWNER TO {}", postgres::identifier(role)));
+    }
+    if database.is_some_and(|database| database.is_open_to_all) {
         let hint = format!("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC", postgres::identifier(name));
         return refused("every role of the server may connect to the database", &hint);
     }

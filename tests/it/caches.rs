@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use laneway::services::redis::{Fault, Reply, Server};
+use serde_json::{Value, json};
 
 use crate::harness::{Fleet, PATIENCE, timed, wait_until};
 use crate::redis_server::Redis;
@@ -66,6 +67,40 @@ fn trouble_with_a_server_is_told_apart() {
     assert_eq!(fault(&right, |_| false), Fault::Unreachable);
     redis.come_back();
     assert!(Server::parse(&right).unwrap().open(SOON).unwrap().ping().is_ok());
+}
+
+#[test]
+fn programs_are_told_what_goes_and_what_went() {
+    let redis = Redis::start();
+    let fleet = Fleet::new(&format!(
+        "a: {{port: $0, cache: {{backend: redis+locmem, url: \"{}\"}}}}\nb: {{port: $1, lane: a}}",
+        redis.url()
+    ));
+    fleet.run(&["up", "-d", "--wait", "a"]).expect(0);
+    redis.fill("it_a:1:", 30);
+    let told = |arguments: &[&str]| -> Value {
+        let output = fleet.run(&[&["cache", "clear", "a", "--type", "django", "--json"], arguments].concat()).expect(0);
+        serde_json::from_str(&output.out).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+    };
+    let expected = |is_dry: bool| {
+        json!({
+            "project": "it", "type": "django", "dry_run": is_dry, "done": !is_dry,
+            "lanes": [{
+                "lane": "a", "backend": "redis+locmem",
+                "count": {"cached": 30, "session_keys": 0, "session_rows": 0, "live_sessions": 0},
+                "processes": [{"name": "a", "by": "restart", "done": !is_dry}],
+                "notes": [], "trouble": null,
+            }],
+        })
+    };
+    assert_eq!(told(&["--dry-run"]), expected(true));
+    assert_eq!(redis.keys().iter().filter(|key| key.starts_with("it_a:1:")).count(), 30);
+    assert_eq!(told(&["-y"]), expected(false));
+    fleet.run(&["cache", "clear", "a", "--json"]).expect(2).says(&["no terminal to ask at"]);
+    drop(redis);
+    let failed = fleet.run(&["cache", "clear", "a", "-y", "--json"]).expect(1);
+    let failed: Value = serde_json::from_str(&failed.out).unwrap();
+    assert!(failed["done"] == false && failed["lanes"][0]["trouble"]["what"].is_string(), "{failed:#}");
 }
 
 /// Two instances on one server, one whose name begins like the other's.

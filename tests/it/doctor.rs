@@ -9,6 +9,7 @@ use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
+use laneway::services::redis::Server;
 use serde_json::Value;
 
 use crate::example::chat;
@@ -81,6 +82,8 @@ fn isolated_servers_are_found_isolated() {
         assert_eq!(outcome(&report, id), "passed", "{id}: {report:#}");
     }
     assert_eq!(outcome(&report, "settings"), "skipped");
+    let checks = report["checks"].as_array().unwrap();
+    assert!(checks.iter().all(|check| check["id"] != "enforcement"), "nobody asked for it");
     // Own servers are no strangers, even where nobody looks at what they do.
     finds(&doctor(&fleet, &["--static"]), &[]);
     fleet.run(&["doctor"]).expect(0).shows(&["3 instances examined", "ok  claims", "nothing found"]);
@@ -462,6 +465,106 @@ fn sessions_in_a_neighbours_database_are_found() {
     finds(&doctor(&fleet, &[]), &[("sessions", "fault", &["a", "b"])]);
     assert!(!doctor(&fleet, &[]).to_string().contains("geheim"));
     postgres.come_back();
+}
+
+/// The one finding of a report, in one text.
+#[track_caller]
+fn only_finding(report: &Value) -> String {
+    assert_eq!(report["found"], 1, "{report:#}");
+    let found = report["checks"].as_array().unwrap().iter().find(|check| check["outcome"] == "found").unwrap();
+    found["findings"][0].to_string()
+}
+
+#[test]
+fn a_kernel_that_cannot_enforce_is_a_risk_where_the_file_lets_it_pass() {
+    let isolation = "  isolation: {enforce: [files, network], on_missing: warn}";
+    let mut fleet = Fleet::raw(&format!("{DEFAULTS}{isolation}\ninstances: {{a: {{port: $0}}, b: {{port: $1}}}}\n"));
+    let report = doctor(&fleet, &[]);
+    finds(&report, &[]);
+    assert_eq!(outcome(&report, "enforcement"), "passed");
+    fleet.up();
+    let report = doctor(&fleet, &[]);
+    finds(&report, &[]);
+    let shown = ["ok  enforcement", "2 instances held to what `isolation` asks: files, network"];
+    fleet.run(&["doctor"]).expect(0).shows(&shown);
+    fleet.run(&["down"]).expect(0);
+    fleet.set("LANEWAY_TEST_OLD_KERNEL", "1");
+    let lacking = [("enforcement", "risk", &["a", "b"][..]); 2];
+    finds(&doctor(&fleet, &["--static"]), &lacking);
+    fleet.up();
+    finds(&doctor(&fleet, &[]), &lacking);
+    let words = ["files cannot be enforced for a and b", "it needs Landlock of Linux 6.2", "hint: a newer kernel"];
+    fleet.run(&["doctor"]).expect(1).shows(&words);
+    fleet.write(&fleet.text().replace(", on_missing: warn", ""));
+    let refused = [("enforcement", "fault", &["a", "b"][..]); 2];
+    fleet.run(&["down"]).expect(0);
+    finds(&doctor(&fleet, &[]), &refused);
+}
+
+#[test]
+fn a_user_of_redis_with_other_rules_than_its_own_is_found() {
+    let redis = Redis::with(&["--requirepass", "verwalter"]);
+    let port = redis.port();
+    let mut fleet = Fleet::raw(&format!(
+        "{DEFAULTS}  cache: {{backend: redis, url: \"redis://127.0.0.1:{port}/0\", admin_url: \"${{REDIS_ADMIN}}\"}}\n  \
+         channels: {{url: \"redis://127.0.0.1:{port}/1\"}}\n  isolation: {{enforce: [redis]}}\n\
+         instances: {{a: {{port: $0}}, b: {{port: $1}}}}\n"
+    ));
+    let admin = format!("redis://:verwalter@127.0.0.1:{port}/0");
+    fleet.set("REDIS_ADMIN", &admin);
+    fleet.up();
+    let report = doctor(&fleet, &[]);
+    finds(&report, &[]);
+    assert_eq!(outcome(&report, "enforcement"), "passed");
+    let mut admin = Server::parse(&admin).unwrap().open(PATIENCE).unwrap();
+    for (rule, seen) in [
+        ("~it_b:*", "has more than its rules: ~it_b:*"),
+        ("+flushdb", "has more than its rules: +flushdb"),
+        ("-get", "lacks of its rules: +get"),
+        (">second", "a second password"),
+        ("nopass", "nopass"),
+    ] {
+        admin.command(&[b"ACL", b"SETUSER", b"it_a", rule.as_bytes()]).unwrap();
+        let report = doctor(&fleet, &[]);
+        finds(&report, &[("enforcement", "fault", &["a"])]);
+        let text = only_finding(&report);
+        assert!(text.contains(seen) && text.contains("laneway isolate") && !text.contains("verwalter"), "{text}");
+        fleet.run(&["isolate", "a"]).expect(0);
+        finds(&doctor(&fleet, &[]), &[]);
+    }
+}
+
+#[test]
+fn a_role_of_postgresql_that_may_more_than_it_should_is_found() {
+    let postgres = Postgres::shared();
+    let mut fleet = Fleet::raw(&format!(
+        "{DEFAULTS}  database: {{engine: postgres, admin_url: \"${{PG_ADMIN}}\", create: true, max_connections: 5, \
+         name: \"doc_{{lane}}\"}}\n  isolation: {{enforce: [postgres]}}\ninstances: {{a: {{port: $0}}, b: {{port: $1}}}}\n"
+    ));
+    fleet.set("PG_ADMIN", &postgres.admin_url());
+    fleet.up();
+    let report = doctor(&fleet, &[]);
+    finds(&report, &[]);
+    assert_eq!(outcome(&report, "enforcement"), "passed");
+    for (change, back, seen) in [
+        ("ALTER ROLE doc_a CONNECTION LIMIT -1", "ALTER ROLE doc_a CONNECTION LIMIT 5", "every session"),
+        ("ALTER ROLE doc_a SUPERUSER", "ALTER ROLE doc_a NOSUPERUSER", "is a superuser"),
+        (
+            "GRANT CONNECT ON DATABASE doc_a TO PUBLIC",
+            "REVOKE CONNECT, TEMPORARY ON DATABASE doc_a FROM PUBLIC",
+            "every role of the server may connect",
+        ),
+        ("ALTER DATABASE doc_a OWNER TO keeper", "ALTER DATABASE doc_a OWNER TO doc_a", "belongs to the role"),
+    ] {
+        postgres.sql(change);
+        let report = doctor(&fleet, &[]);
+        finds(&report, &[("enforcement", "fault", &["a"])]);
+        let text = only_finding(&report);
+        assert!(text.contains(seen), "{text}");
+        postgres.sql(back);
+    }
+    finds(&doctor(&fleet, &[]), &[]);
+    assert_eq!(findings(&doctor(&fleet, &["--static"])), []);
 }
 
 const BROWSER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/browser.py");

@@ -143,6 +143,43 @@ fn commands_before_the_start_and_command_checks_live_under_the_same_rules() {
     fleet.run(&["exec", "a", "--", "touch", "exec_was_here"]).expect(1).says(&[DENIED]);
 }
 
+/// Ends well where each of `OTHERS` may not be written.
+const MANAGE: &str = "
+import os, sys
+if sys.argv[1] == 'collectstatic':
+    open(os.path.join(os.environ['STATIC_ROOT'], 'style.css'), 'w').write('x')
+if sys.argv[1] != 'check':
+    for path in os.environ['OTHERS'].split(':'):
+        try:
+            open(path, 'a').close()
+        except PermissionError:
+            continue
+        sys.exit(path + ' was written')
+";
+
+#[test]
+fn commands_that_laneway_runs_in_a_lane_live_under_the_same_rules() {
+    for is_enforced in [true, false] {
+        let isolation = if is_enforced { "isolation: {enforce: [files]}" } else { "restart: no" };
+        let fleet = Fleet::raw(&format!(
+            "{DEFAULTS}  {isolation}\n  framework: django\n  static_root: \"served/{{lane}}\"\n  \
+             pre_start: [[python3, manage.py, check]]\n  environment: {{OTHERS: \"served/b/theirs:served/new\"}}\n\
+             instances: {{a: {{port: $0}}, b: {{port: $1}}}}\n"
+        ));
+        fs::write(fleet.folder().join("manage.py"), MANAGE).unwrap();
+        fs::create_dir_all(fleet.folder().join("served/b")).unwrap();
+        let code = i32::from(!is_enforced);
+        fleet.run(&["db", "migrate", "a"]).expect(code);
+        let cleared = fleet.run(&["cache", "clear", "a", "--type", "static", "-y", "--json"]).expect(code);
+        let told: Value = serde_json::from_str(&cleared.out).unwrap();
+        let lane = &told["lanes"][0];
+        assert_eq!((told["done"].as_bool(), lane["lane"].as_str()), (Some(is_enforced), Some("a")), "{told:#}");
+        assert_eq!((lane["after"].as_u64(), lane["trouble"].is_null()), (Some(u64::from(is_enforced)), is_enforced));
+        assert_eq!(fleet.folder().join("served/a/style.css").exists(), is_enforced);
+        assert_eq!(fleet.folder().join("served/b/theirs").exists(), !is_enforced);
+    }
+}
+
 #[test]
 fn a_kernel_without_landlock_is_refused_unless_the_file_says_otherwise() {
     let mut fleet = two("  isolation: {enforce: [files, network]}");

@@ -2,6 +2,7 @@
 //! pages and one write; every wait has a deadline.
 
 mod databases;
+mod enforcement;
 mod lane;
 mod pages;
 mod processes;
@@ -91,10 +92,14 @@ fn gather<'a>(question: &'a Question<'a>) -> Evidence<'a> {
         (settings.join().unwrap_or_default(), sessions.join().unwrap_or_default(), pages)
     });
     let stores = if live { stores::look(&specs, &processes) } else { Vec::new() };
+    let enforcement = in_parallel(specs.len(), |index| match (specs.get(index), processes.get(index)) {
+        (Some(spec), Some(processes)) => enforcement::look(spec, processes, live),
+        _ => Vec::new(),
+    });
     let salt = lane::salt();
     let mut settings = settings.into_iter();
-    let parts = specs.iter().zip(processes).zip(cookies).zip(writes);
-    let instances = parts.map(|(((spec, mut processes), cookies), write)| Instance {
+    let parts = specs.iter().zip(processes).zip(cookies).zip(writes).zip(enforcement);
+    let instances = parts.map(|((((spec, mut processes), cookies), write), enforcement)| Instance {
         spec,
         phase: phase(spec),
         secret: lane::secret(spec, salt, &mut processes),
@@ -103,6 +108,7 @@ fn gather<'a>(question: &'a Question<'a>) -> Evidence<'a> {
         settings: settings.next().unwrap_or_else(|| Asked::Failed("the settings could not be asked for".to_owned())),
         cookies,
         write,
+        enforcement,
     });
     let instances = instances.collect();
     Evidence {

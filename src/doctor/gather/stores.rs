@@ -26,7 +26,12 @@ fn servers<'a>(specs: &[&'a Spec]) -> Vec<(String, Result<Server, String>, Vec<&
     let mut found: Vec<(String, Result<Server, String>, Vec<&Spec>)> = Vec::new();
     for spec in specs {
         for url in [&spec.facts.cache.url, &spec.facts.channels_url].into_iter().flatten() {
-            let server = Server::parse(url).map_err(|error| error.to_string());
+            let server = Server::parse(url).map(|server| match spec.facts.cache.own_url().map(Server::parse) {
+                // Whoever looks at everything is the administrator, where there is one.
+                Some(Ok(own)) => server.by_the_login_of(own),
+                _ => server,
+            });
+            let server = server.map_err(|error| error.to_string());
             let name = server.as_ref().map_or_else(Clone::clone, ToString::to_string);
             let known = found.iter_mut().find(|(other_name, other, _)| match (other, &server) {
                 (Ok(other), Ok(server)) => other.is_same_database(server),

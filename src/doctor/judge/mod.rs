@@ -3,6 +3,7 @@
 
 mod cookies;
 mod drift;
+mod enforcement;
 mod environment;
 mod files;
 mod lanes;
@@ -33,7 +34,7 @@ const fn live(id: &'static str, judge: fn(&Evidence<'_>) -> Verdict) -> Check {
     Check { id, is_live: true, judge }
 }
 
-const CHECKS: [Check; 14] = [
+const CHECKS: [Check; 15] = [
     fixed("claims", lanes::claims),
     fixed("folders", lanes::folders),
     fixed("secrets", secrets::judge),
@@ -41,6 +42,7 @@ const CHECKS: [Check; 14] = [
     fixed("options", options::judge),
     fixed("control-sockets", options::control_sockets),
     fixed("ports", ports::judge),
+    fixed("enforcement", enforcement::judge),
     live("environment", environment::judge),
     live("files", files::judge),
     live("database", files::database),
@@ -83,6 +85,8 @@ pub fn judge(evidence: &Evidence<'_>, chosen: &[String]) -> Vec<CheckReport> {
         };
         CheckReport { id: check.id, outcome, seen: seen.unwrap_or_default(), unseen, findings }
     })
+    // Of what nobody asked for there is nothing to say.
+    .filter(|check| check.outcome != Outcome::Skipped || !check.unseen.is_empty() || check.id != "enforcement")
     .collect()
 }
 

@@ -207,7 +207,7 @@ fn job(
     output: impl FnOnce(&Spec) -> io::Result<OwnedFd>,
 ) -> Result<Job, Obstacle> {
     let mut environment = prepare(spec)?;
-    let rules = landlock::rules(plan, spec).map_err(broken)?;
+    let rules = landlock::rules(plan, spec, &[]).map_err(broken)?;
     environment.insert("LANEWAY_INSTANCE".into(), OsString::from(spec.name.as_str()));
     let path = spec.environment.get("PATH").map(String::as_str);
     let program = look::program(words, &spec.working_dir, path)?;

@@ -6,12 +6,13 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 use super::{Kind, Trouble};
-use crate::plan::spec::{CacheBackend, Clear, Spec};
-use crate::runtime::lane;
+use crate::plan::spec::{CacheBackend, Clear, Plan, Spec};
+use crate::runtime::errand;
 
 /// For the whole answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,6 +49,17 @@ impl<'a> Memory<'a> {
         }
     }
 
+    /// The way in one word, for programs.
+    #[must_use]
+    pub fn word(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Configured(Clear::Http { .. }) => Some("http"),
+            Self::Configured(Clear::Command(_)) => Some("command"),
+            Self::Restart => Some("restart"),
+        }
+    }
+
     /// The way in words, for the plan of a clearing.
     #[must_use]
     pub fn in_words(self) -> Option<&'static str> {
@@ -64,9 +76,9 @@ impl<'a> Memory<'a> {
 ///
 /// # Errors
 /// When it does not answer well.
-pub fn ask(spec: &Spec, way: &Clear, kind: Kind) -> Result<String, Trouble> {
+pub fn ask(plan: &Plan, spec: &Spec, way: &Clear, kind: Kind) -> Result<String, Trouble> {
     match way {
-        Clear::Command(words) => command(spec, words, kind),
+        Clear::Command(words) => command(plan, spec, words, kind),
         Clear::Http { path, headers } => {
             let port = spec.facts.port.ok_or_else(|| Trouble::new("it has no port to be asked at"))?;
             let address = SocketAddr::new(spec.facts.reachable_host(), port);
@@ -107,22 +119,26 @@ fn post(address: SocketAddr, path: &str, headers: &str, body: &str) -> std::io::
     status.ok_or_else(|| std::io::Error::other("the answer is no HTTP"))
 }
 
-fn command(spec: &Spec, words: &[String], kind: Kind) -> Result<String, Trouble> {
-    run(spec, words, &[(TYPE, &kind.to_string())])?;
+fn command(plan: &Plan, spec: &Spec, words: &[String], kind: Kind) -> Result<String, Trouble> {
+    run(plan, spec, words, &[(TYPE, &kind.to_string())], &[])?;
     Ok(format!("`{}` in its lane", words.join(" ")))
 }
 
-/// Runs a command to its end in the lane of `spec`, with `more` in its environment; what it printed.
+/// Runs a command to its end in the lane of `spec`, with `more` in its environment and directories that it may write beside
+/// the lane's; what it printed.
 ///
 /// # Errors
 /// When it cannot be run, or fails; with its last words.
-pub fn run(spec: &Spec, words: &[String], more: &[(&str, &str)]) -> Result<String, Trouble> {
+pub fn run(
+    plan: &Plan,
+    spec: &Spec,
+    words: &[String],
+    more: &[(&str, &str)],
+    also_write: &[PathBuf],
+) -> Result<String, Trouble> {
     let shown = words.join(" ");
-    let (program, arguments) = words.split_first().ok_or_else(|| Trouble::new("the command is empty"))?;
-    let environment = lane::prepare(spec, lane::at_once)
-        .map_err(|error| Trouble::new(format!("the lane cannot be prepared: {error}")))?;
-    let mut command = Command::new(program);
-    command.args(arguments).current_dir(&spec.working_dir).env_clear().envs(environment);
+    let mut command =
+        errand::in_lane(plan, spec, words, also_write).map_err(|hindered| Trouble::new(hindered.to_string()))?;
     command.envs(more.iter().copied()).stdin(Stdio::null());
     let output = command.output().map_err(|error| Trouble::new(format!("`{shown}`: {error}")))?;
     let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).trim_end().to_owned());

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{Lane, Trouble, process};
-use crate::plan::spec::Spec;
+use crate::plan::spec::{Plan, Spec};
 use crate::runtime::exchange::{Exchanged, exchange};
 
 /// What `collectstatic` is called with.
@@ -34,7 +34,7 @@ pub struct Collected {
 ///
 /// # Errors
 /// When there is no `manage.py` to collect with, when it fails, or puts nothing there; then nothing has changed.
-pub fn collect(lane: &Lane<'_>) -> Result<Collected, Trouble> {
+pub fn collect(plan: &Plan, lane: &Lane<'_>) -> Result<Collected, Trouble> {
     let spec = lane.owner;
     let folder = &spec.facts.static_root;
     let command = command(spec).ok_or_else(|| {
@@ -47,7 +47,10 @@ pub fn collect(lane: &Lane<'_>) -> Result<Collected, Trouble> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrong(&beside, error)),
         _ => {}
     }
-    let collected = process::run(spec, &command, &[("STATIC_ROOT", &beside.display().to_string())])
+    // Made here, since its parent need not be the lane's to write.
+    fs::create_dir(&beside).map_err(|error| wrong(&beside, error))?;
+    let root = beside.display().to_string();
+    let collected = process::run(plan, spec, &command, &[("STATIC_ROOT", &root)], std::slice::from_ref(&beside))
         .map(|_| files_in(&beside))
         .and_then(|files| match files {
             0 => Err(Trouble::new(format!("`{}` put nothing into STATIC_ROOT", command.join(" ")))

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -165,8 +165,11 @@ impl Shell {
         text.replace(folder.to_str().unwrap(), PLACE).replace(home.to_str().unwrap(), "/home/you")
     }
 
+    /// Where a file of the page lies: a relative one in the folder that the page begins in, and none in the repository.
     fn path(&self, path: &str) -> PathBuf {
-        PathBuf::from(self.true_paths(path))
+        let path = self.fleet.folder().join("laneway").join(self.true_paths(path));
+        refuse_repository(&path);
+        path
     }
 
     /// Writes the file that a block is, or is a part of.
@@ -253,6 +256,34 @@ fn copy_repository(to: &Path, numbers: &Numbers) {
     }
     fs::create_dir_all(to.join("target/release")).unwrap();
     symlink(env!("CARGO_BIN_EXE_laneway"), to.join("target/release/laneway")).unwrap();
+}
+
+/// Panics where a page's file would lie in the repository, by whatever name.
+fn refuse_repository(path: &Path) {
+    let there =
+        path.ancestors().find_map(|folder| Some((folder.canonicalize().ok()?, path.strip_prefix(folder).ok()?)));
+    let (real, rest) = there.unwrap();
+    let climbs = rest.components().any(|part| part == Component::ParentDir);
+    assert!(
+        !climbs && !real.starts_with(Path::new(REPOSITORY).canonicalize().unwrap()),
+        "a page would write {} in the repository: its file marks name files of the test's own folder",
+        path.display()
+    );
+}
+
+#[test]
+fn no_page_writes_into_the_repository() {
+    let refused = |path: PathBuf| std::panic::catch_unwind(|| refuse_repository(&path)).is_err();
+    let own = std::env::temp_dir().join(format!("laneway-page-{}", std::process::id()));
+    fs::create_dir(&own).unwrap();
+    let repository = Path::new(REPOSITORY);
+    symlink(repository.join("docs"), own.join("link")).unwrap();
+    for path in [repository.join("instances.yaml"), repository.join("new/deep"), own.join("link/x"), own.join("n/../x")]
+    {
+        assert!(refused(path.clone()), "{}", path.display());
+    }
+    assert!(!refused(own.join("instances.yaml")) && !refused(own.join("new/deep")));
+    fs::remove_dir_all(own).unwrap();
 }
 
 fn bash(fleet: &Fleet) -> Child {
