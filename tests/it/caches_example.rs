@@ -190,7 +190,8 @@ fn a_cache_table_in_a_database_of_postgresql_is_looked_into_and_cleared() {
     fleet.write(&yaml);
     // Without its table, and without its database.
     fleet.run(&["cache", "status", "chat_main"]).expect(1).says(&["chat_main:", "hint"]);
-    fleet.run(&["up", "-d", "chat_main", "chat_api", "--wait", "--wait-timeout", DJANGO_PATIENCE]).expect(0);
+    let up = fleet.run(&["up", "-d", "chat_main", "chat_api", "--wait", "--wait-timeout", DJANGO_PATIENCE]);
+    assert_eq!(up.code, 0, "{}", fleet.log("chat_main"));
     for (number, name) in NAMES.iter().enumerate().take(2) {
         walk(&fleet, number, name, &["login", "list:6"]);
     }
