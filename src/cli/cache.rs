@@ -20,7 +20,7 @@ use crate::plan::spec::Spec;
 use crate::plan::{self, Plan};
 use crate::runtime::audit::{Act, Ending};
 use crate::runtime::home::Home;
-use crate::services::redis::Progress;
+use crate::services::redis::{Fault, Progress};
 use crate::upkeep::cache::{self, Cleared, Count, Kind, Lane, Memory, ServerFacts, Status};
 use crate::view::snapshot::Outcome;
 use crate::view::table;
@@ -68,6 +68,14 @@ fn status(fleet: &Fleet, arguments: &CacheStatus) -> Result<ExitCode, Failure> {
         }
     }
     let mut is_well = true;
+    // Reading goes on, so it is no trouble of a lane's; but what the apps store there is refused.
+    for (place, server) in servers(&found).into_iter().filter(|(_, server)| server.is_full) {
+        let limit = bytes(server.max_memory.unwrap_or_default());
+        let what =
+            format!("{place} is full: {} of {limit} (maxmemory), and it evicts nothing", bytes(server.used_memory));
+        say(&what, Fault::Full.hint());
+        is_well = false;
+    }
     for status in &found {
         if let Some(trouble) = &status.trouble {
             say(&format!("{}: {}", status.lane, trouble.what), trouble.hint.as_deref());

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError, Value};
 
-/// Slots that one SCAN looks at. A server is busy with one for well under a millisecond.
+/// Slots that one SCAN looks at. A server is busy with one for well under a millisecond; twice as many saved no time.
 const SCAN_COUNT: usize = 1000;
 /// Keys that one UNLINK removes.
 const UNLINK_BATCH: usize = 500;
@@ -338,6 +338,15 @@ pub struct Info {
     pub evicted: u64,
     /// Keys in this database.
     pub keys: u64,
+}
+
+impl Info {
+    /// Whether it refuses to store more: it evicts nothing, and less than a hundredth of its memory is left.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let is_at = |limit| self.used_memory >= limit - limit / 100;
+        self.max_memory_policy == "noeviction" && self.max_memory.is_some_and(is_at)
+    }
 }
 
 /// One client of the server: a line of CLIENT LIST.
@@ -734,6 +743,12 @@ mod tests {
         let told = info(text, 1);
         assert_eq!((told.version.as_str(), told.used_memory, told.max_memory, told.keys), ("7.0.15", 1000, None, 9));
         assert_eq!((told.hits, told.misses, info(text, 5).keys), (5, 2, 0));
+        let full = |used_memory, limit, policy: &str| {
+            Info { used_memory, max_memory: limit, max_memory_policy: policy.to_owned(), ..Info::default() }.is_full()
+        };
+        let of = Some(1000);
+        assert!(full(990, of, "noeviction") && full(2000, of, "noeviction"));
+        assert!(!full(989, of, "noeviction") && !full(2000, of, "allkeys-lru") && !full(2000, None, "noeviction"));
         let all = clients("id=3 addr=127.0.0.1:5 name= user=chat cmd=get\nid=4 addr=/run/x:0 name=a=b user=default\n");
         assert_eq!((all[0].field("user"), all[0].field("name"), all[1].field("name")), ("chat", "", "a=b"));
     }

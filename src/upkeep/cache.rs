@@ -133,6 +133,8 @@ pub struct ServerFacts {
     pub max_memory: Option<u64>,
     /// What it does at the limit.
     pub max_memory_policy: String,
+    /// Whether it is at the limit, or next to it, and then refuses to store more.
+    pub is_full: bool,
     /// Look-ups of all its clients that found something.
     pub hits: u64,
     /// Look-ups of all its clients that did not.

@@ -287,6 +287,48 @@ fn health_stands_in_every_instances_cache_and_a_dead_redis_is_said_once() {
 }
 
 #[test]
+fn a_full_server_is_said_clearly_disturbs_nobody_and_can_be_cleared() {
+    let (redis, other) = (Redis::with(&["--maxmemory-policy", "noeviction"]), Redis::start());
+    let django = |port: &str, redis: &Redis| {
+        format!("{{port: {port}, framework: django, cache: {{backend: redis, url: \"{}\"}}}}", redis.url())
+    };
+    let (a, b, apart) = (django("$0", &redis), django("$1", &redis), django("$2", &other));
+    let fleet = Fleet::new(&format!("a: {a}\nb: {b}\napart: {apart}"));
+    fleet.up();
+    assert!(wait_until(PATIENCE, || published(&redis, "it_b", "a") == "healthy"), "{:?}", redis.keys());
+    fleet.run(&["cache", "status"]).expect(0);
+    let names = ["a", "b", "apart"];
+    let before = names.map(|name| fleet.pid(name));
+    redis.fill("it_a:1:", 20_000);
+    redis.cli(&["config", "set", "maxmemory", "2500kb"]);
+    let refused = redis.open().set(b"it_b:1:new", b"x", SOON).unwrap_err();
+    assert_eq!(refused.fault, Fault::Full, "{refused}");
+    fleet.run(&["cache", "status"]).expect(1).shows(&["20,000", "(noeviction)"]).says(&[
+        "is full",
+        "maxmemory",
+        "hint",
+    ]);
+    let shown = fleet.run(&["cache", "status", "--json"]).expect(1).out;
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let is_full = |number: usize| &shown["instances"][number]["server"]["is_full"];
+    assert_eq!((is_full(0), is_full(1), is_full(2)), (&true.into(), &true.into(), &false.into()));
+    fleet.run(&["cache", "status", "apart"]).expect(0);
+    // Its refusal is said once, with the server's words; a start goes on as ever.
+    fleet.run(&["restart", "b", "--wait"]).expect(0);
+    let said = || fleet.own_log().lines().filter(|line| line.contains("health is not published there")).count();
+    assert!(wait_until(PATIENCE, || said() == 1), "{}", fleet.own_log());
+    assert!(fleet.own_log().contains("OOM command not allowed"), "{}", fleet.own_log());
+    names.iter().for_each(|name| drop(fleet.wait_for_health(name, "healthy")));
+    assert!(wait_until(PATIENCE, || published(&other, "it_apart", "b") == "healthy"), "{:?}", other.keys());
+    assert_eq!([fleet.pid("a"), fleet.pid("apart")], [before[0], before[2]]);
+    fleet.run(&["cache", "clear", "a", "--type", "django", "-y"]).expect(0).shows(&["a: gone: 20,000 keys"]);
+    assert!(wait_until(PATIENCE, || fleet.own_log().contains("published there again")), "{}", fleet.own_log());
+    fleet.run(&["cache", "status"]).expect(0);
+    assert_eq!(said(), 1);
+    fleet.run(&["down"]).expect(0);
+}
+
+#[test]
 fn where_nobody_caches_on_a_server_no_thread_waits_to_publish() {
     let redis = Redis::start();
     let fleet = Fleet::new("a: {port: $0, framework: django}");

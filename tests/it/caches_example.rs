@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::example::{ByHand, DJANGO_PATIENCE, chat, python, walk, walk_at};
 use crate::harness::{Fleet, PATIENCE, get, port, wait_until};
+use crate::postgres_server::Postgres;
 use crate::redis_server::Redis;
 
 const NAMES: [&str; 3] = ["chat_main", "chat_api", "chat_websocket"];
@@ -173,6 +174,47 @@ fn stores_of_every_kind_show_the_truth_once_they_are_cleared() {
     assert!(static_root.join("chat/style.css").exists() && !static_root.join("stale.css").exists());
     let left = crate::harness::names_in(static_root.parent().unwrap());
     assert!(!left.iter().any(|name| name.contains(".new")), "{left:?}");
+    fleet.run(&["down"]).expect(0);
+}
+
+#[test]
+fn a_cache_table_in_a_database_of_postgresql_is_looked_into_and_cleared() {
+    let postgres = Postgres::shared();
+    let mut fleet = chat();
+    fleet.set("PGADMIN_URL", &postgres.admin_url());
+    let yaml = fleet.text().replace("name: context7", "name: table");
+    let yaml = yaml.replace(LOCMEM, "cache: {backend: database, timeout: 1h}").replace(
+        "database: {engine: sqlite}",
+        "database: {engine: postgres, create: true, admin_url: \"${PGADMIN_URL}\"}",
+    );
+    fleet.write(&yaml);
+    // Without its table, and without its database.
+    fleet.run(&["cache", "status", "chat_main"]).expect(1).says(&["chat_main:", "hint"]);
+    let up = fleet.run(&["up", "-d", "chat_main", "chat_api", "--wait", "--wait-timeout", DJANGO_PATIENCE]);
+    assert_eq!(up.code, 0, "{}", fleet.log("chat_main"));
+    for (number, name) in NAMES.iter().enumerate().take(2) {
+        walk(&fleet, number, name, &["login", "list:6"]);
+    }
+    let found = |name: &str| {
+        let status = fleet.run(&["cache", "status", "--json", name]).expect(0).out;
+        let status: Value = serde_json::from_str(&status).unwrap();
+        let count = &status["instances"][0]["count"];
+        assert!(status["instances"][0]["bytes"].is_u64(), "{status}");
+        ["cached", "session_keys", "session_rows"].map(|what| count[what].as_u64().unwrap())
+    };
+    assert_eq!(["chat_main", "chat_api"].map(found), [[1, 1, 1]; 2]);
+    // What another prefix has in the same table stays.
+    let cached = "from django.core.cache import cache; cache.key_prefix = 'stranger'; cache.set('x', 1)";
+    manage(&fleet, "chat_main", &["shell", "-c", cached]);
+    assert_eq!(found("chat_main"), [1, 1, 1]);
+    let clear = |kind: &str| fleet.run(&["cache", "clear", "chat_main", "--type", kind, "-y"]).expect(0);
+    clear("django").shows(&["chat_main: gone: 1 key"]);
+    assert_eq!(["chat_main", "chat_api"].map(found), [[0, 1, 1], [1, 1, 1]]);
+    clear("session").shows(&["1 session", "1 in the database"]);
+    assert_eq!(["chat_main", "chat_api"].map(found), [[0, 0, 0], [1, 1, 1]]);
+    let stranger = "from django.core.cache import cache; cache.key_prefix = 'stranger'; print('kept', cache.get('x'))";
+    assert!(manage(&fleet, "chat_main", &["shell", "-c", stranger]).contains("kept 1"));
+    walk(&fleet, 0, "chat_main", &["login", "list:6"]);
     fleet.run(&["down"]).expect(0);
 }
 

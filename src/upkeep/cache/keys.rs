@@ -158,6 +158,7 @@ fn look(lanes: &[Lane<'_>], group: &Group, clock: &Clock, told: Told<'_>) -> Res
 
 fn facts(info: Info) -> ServerFacts {
     ServerFacts {
+        is_full: info.is_full(),
         version: info.version,
         used_memory: info.used_memory,
         max_memory: info.max_memory,

@@ -37,6 +37,16 @@ class Pages(TestCase):
         self.assertContains(page, "Çay &lt;b&gt;")
         self.assertContains(page, "1.234,50")
 
+    def test_a_cached_product_list_asks_the_database_less(self):
+        Product.objects.create(name="Çay", price="1234.50", stock=3)
+        self.client.force_login(self.user)
+        with self.settings(CACHES={"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}):
+            with self.assertNumQueries(3):  # the session, the user, the products
+                self.client.get("/")
+        self.client.get("/")
+        with self.assertNumQueries(1):  # the user
+            self.client.get("/")
+
     def test_whoami(self):
         self.client.force_login(self.user)
         session = self.client.cookies["sessionid_chat_main"].value
