@@ -621,6 +621,7 @@ pub struct CacheStatus {
 }
 
 /// `cache clear`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Debug, Args)]
 #[command(override_usage = "laneway cache clear [OPTIONS] <NAME>...\n       laneway cache clear [OPTIONS] --all")]
 pub struct CacheClear {

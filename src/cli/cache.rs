@@ -267,7 +267,7 @@ fn clear(fleet: &Fleet, arguments: &CacheClear) -> Result<ExitCode, Failure> {
             Work::Cache(kind) => announce(&lanes, kind, &running, words),
         };
         if arguments.dry_run {
-            return end(&plan, arguments, work, announced);
+            return end(&plan, arguments, work, &announced);
         }
         if !asks("Go on?") {
             return Err(Failure::failed("nothing was cleared"));
@@ -281,15 +281,15 @@ fn clear(fleet: &Fleet, arguments: &CacheClear) -> Result<ExitCode, Failure> {
         Work::Cache(kind) => clear_all(&plan, &lanes, kind, &running, words.without_question()),
     };
     audited.end(&match &done {
-        Ok(Done { is_done: true, said, .. }) => Ending { outcome: "done", detail: Some(said.clone()) },
-        Ok(Done { said, .. }) => Ending::failed(said.clone()),
+        Ok(Clearing { is_done: true, said, .. }) => Ending { outcome: "done", detail: Some(said.clone()) },
+        Ok(Clearing { said, .. }) => Ending::failed(said.clone()),
         Err(failure) => Ending::failed(failure.in_words()),
     });
-    end(&plan, arguments, work, done?)
+    end(&plan, arguments, work, &done?)
 }
 
 /// The last word, and with `--json` the only one on stdout.
-fn end(plan: &Plan, arguments: &CacheClear, work: Work, done: Done) -> Result<ExitCode, Failure> {
+fn end(plan: &Plan, arguments: &CacheClear, work: Work, done: &Clearing) -> Result<ExitCode, Failure> {
     if arguments.json {
         let told = json!({
             "project": plan.project,
@@ -346,7 +346,7 @@ impl Work {
 
 /// What came of it, or would.
 #[derive(Default)]
-struct Done {
+struct Clearing {
     is_done: bool,
     /// For the audit.
     said: String,
@@ -363,9 +363,9 @@ fn asks(question: &str) -> bool {
 }
 
 /// Says what would go, and whether all of it can be reached.
-fn announce(lanes: &[Lane<'_>], kind: Kind, running: &Running, words: Words) -> Done {
+fn announce(lanes: &[Lane<'_>], kind: Kind, running: &Running, words: Words) -> Clearing {
     let found = with_progress(|told| cache::survey(lanes, told));
-    let mut done = Done { is_done: true, ..Done::default() };
+    let mut done = Clearing { is_done: true, ..Clearing::default() };
     for (lane, status) in lanes.iter().zip(&found) {
         let mut count = status.count.unwrap_or_default();
         if kind == Kind::Session {
@@ -429,7 +429,13 @@ fn counted(count: &Count, logins: &str) -> String {
     format!("{}{logins}", words.join(", "))
 }
 
-fn clear_all(plan: &Plan, lanes: &[Lane<'_>], kind: Kind, running: &Running, words: Words) -> Result<Done, Failure> {
+fn clear_all(
+    plan: &Plan,
+    lanes: &[Lane<'_>],
+    kind: Kind,
+    running: &Running,
+    words: Words,
+) -> Result<Clearing, Failure> {
     let all = with_progress(|told| cache::clear(lanes, kind, told));
     let mut is_done = true;
     let mut said = Vec::new();
@@ -506,7 +512,7 @@ fn clear_all(plan: &Plan, lanes: &[Lane<'_>], kind: Kind, running: &Running, wor
             "trouble": cleared.trouble,
         })
     });
-    Ok(Done { is_done, said: said.join("; "), lanes: each.collect() })
+    Ok(Clearing { is_done, said: said.join("; "), lanes: each.collect() })
 }
 
 /// Says what came of one lane.
@@ -529,8 +535,8 @@ fn tell(lane: &Lane<'_>, cleared: &Cleared, words: Words) -> bool {
     }
 }
 
-fn announce_static(lanes: &[Lane<'_>], words: Words) -> Done {
-    let mut done = Done { is_done: true, ..Done::default() };
+fn announce_static(lanes: &[Lane<'_>], words: Words) -> Clearing {
+    let mut done = Clearing { is_done: true, ..Clearing::default() };
     for lane in lanes {
         let (name, folder) = (&lane.owner.facts.lane, &lane.owner.facts.static_root);
         let files = cache::files_in(folder);
@@ -542,8 +548,8 @@ fn announce_static(lanes: &[Lane<'_>], words: Words) -> Done {
     done
 }
 
-fn collect(plan: &Plan, lanes: &[Lane<'_>], words: Words) -> Done {
-    let mut done = Done { is_done: true, ..Done::default() };
+fn collect(plan: &Plan, lanes: &[Lane<'_>], words: Words) -> Clearing {
+    let mut done = Clearing { is_done: true, ..Clearing::default() };
     let mut said = Vec::new();
     for lane in lanes {
         let name = &lane.owner.facts.lane;

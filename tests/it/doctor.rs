@@ -554,7 +554,11 @@ fn a_role_of_postgresql_that_may_more_than_it_should_is_found() {
             "REVOKE CONNECT, TEMPORARY ON DATABASE doc_a FROM PUBLIC",
             "every role of the server may connect",
         ),
-        ("ALTER DATABASE doc_a OWNER TO keeper", "ALTER DATABASE doc_a OWNER TO doc_a", "belongs to the role"),
+        (
+            "ALTER DATABASE doc_a OWNER TO keeper; GRANT CONNECT ON DATABASE doc_a TO doc_a",
+            "ALTER DATABASE doc_a OWNER TO doc_a",
+            "belongs to the role",
+        ),
     ] {
         postgres.sql(change);
         let report = doctor(&fleet, &[]);

@@ -3,6 +3,7 @@
 use super::{Verdict, and, count, fault, reasons};
 use crate::doctor::evidence::{Evidence, Instance, Process};
 use crate::plan;
+use crate::services::redis::with_login;
 
 /// Every process of every instance that runs.
 pub fn judge(evidence: &Evidence<'_>) -> Verdict {
@@ -40,8 +41,16 @@ fn one(instance: &Instance<'_>, process: &Process, evidence: &Evidence<'_>, verd
     if !has_any && !is_first {
         return;
     }
+    let user = instance.spec.facts.cache.user.as_ref();
     let is_planned = |name: &String, value: &String| {
-        real.get(name).is_some_and(|real| real == value || name == "DATABASE_URL" && without_password(real) == *value)
+        let is_with_login = |real: &String| match (name.as_str(), user) {
+            ("DATABASE_URL", _) => without_password(real) == *value,
+            ("CACHE_URL" | "CHANNELS_URL", Some(user)) => {
+                without_password(real) == without_password(&with_login(value, &user.name, "any"))
+            }
+            _ => false,
+        };
+        real.get(name).is_some_and(|real| real == value || is_with_login(real))
     };
     let different: Vec<&String> = wanted.filter(|(name, value)| !is_planned(name, value)).map(|(n, _)| n).collect();
     let unplanned = real.keys().filter(|n| is_fact(n) && n.as_str() != "SECRET_KEY" && !planned.contains_key(*n));
