@@ -318,7 +318,9 @@ fn a_full_server_is_said_clearly_disturbs_nobody_and_can_be_cleared() {
     let said = || fleet.own_log().lines().filter(|line| line.contains("health is not published there")).count();
     assert!(wait_until(PATIENCE, || said() == 1), "{}", fleet.own_log());
     assert!(fleet.own_log().contains("OOM command not allowed"), "{}", fleet.own_log());
-    names.iter().for_each(|name| drop(fleet.wait_for_health(name, "healthy")));
+    for name in names {
+        fleet.wait_for_health(name, "healthy");
+    }
     assert!(wait_until(PATIENCE, || published(&other, "it_apart", "b") == "healthy"), "{:?}", other.keys());
     assert_eq!([fleet.pid("a"), fleet.pid("apart")], [before[0], before[2]]);
     fleet.run(&["cache", "clear", "a", "--type", "django", "-y"]).expect(0).shows(&["a: gone: 20,000 keys"]);
