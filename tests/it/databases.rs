@@ -79,6 +79,8 @@ fn a_start_makes_a_role_and_a_database_for_each_lane_and_neighbours_stay_out() {
         drop(session.stdin.take());
         session.wait().unwrap();
     }
+    // The server ends a session a moment after its client.
+    assert!(wait_until(PATIENCE, || status(&fleet, "a")["server"]["connections"] == 0));
     fleet.run(&["db", "status"]).expect(0).shows(&["a     postgres  good", "0 of 3", "made_erp_a@127.0.0.1:"]);
     fleet.run(&["down"]).expect(0);
 }

@@ -1,24 +1,21 @@
 //! Status never lies: what a check asks, what counts as an answer, and whose answer it was.
 
-use crate::harness::{Fleet, Stranger, get, number, timed};
+use crate::harness::{Fleet, PATIENCE, Stranger, get, number, timed, wait_until};
 
-/// The hints of `why` for an instance whose puppet does `words`, with these keys of `healthcheck`.
-fn why(words: &str, check: &str) -> String {
-    let fleet = Fleet::new(&format!(
-        "a: {{port: $0, environment: {{PUPPET: \"{words}\"}}, healthcheck: {{start_period: 0s, interval: 50ms, {check}}}}}"
-    ));
-    fleet.run(&["up", "-d", "--wait", "--wait-timeout", "2"]).expect(1);
-    fleet.wait_for("a", |a| a["phase"] == "backoff" || a["evidence"][0].as_str().is_some());
-    let why = fleet.run(&["why", "a"]).expect(0).out;
-    fleet.run(&["down", "--now"]);
-    why
-}
-
+/// `why` comes to say this of an instance whose puppet does `words`, with these keys of `healthcheck`.
 #[track_caller]
-fn holds(text: &str, words: &[&str]) {
-    for word in words {
-        assert!(text.contains(word), "lacks {word:?}: {text}");
-    }
+fn explains(words: &str, check: &str, expected: &[&str]) {
+    let fleet = Fleet::new(&format!(
+        "a: {{port: $0, environment: {{PUPPET: \"{words}\"}}, healthcheck: {{start_period: 60s, {check}}}}}"
+    ));
+    fleet.run(&["up", "-d"]).expect(0);
+    let mut why = String::new();
+    let is_said = wait_until(PATIENCE, || {
+        why = fleet.run(&["why", "a"]).expect(0).out;
+        expected.iter().all(|word| why.contains(word))
+    });
+    assert!(is_said, "never said {expected:?}: {why}");
+    fleet.run(&["down", "--now"]).expect(0);
 }
 
 #[test]
@@ -45,10 +42,10 @@ fn without_restarts_a_hanging_server_stays_and_is_called_unhealthy() {
 
 #[test]
 fn wrong_answers_carry_the_hint_that_mends_them() {
-    holds(&why("status=404", "timeout: 400ms"), &["status 404", "mend `healthcheck.path`"]);
-    holds(&why("status=400", "timeout: 400ms"), &["status 400", "ALLOWED_HOSTS"]);
-    holds(&why("status=500", "timeout: 400ms"), &["status 500", "laneway logs a"]);
-    holds(&why("status=403", "timeout: 400ms"), &["status 403", "without a login"]);
+    explains("status=404", "timeout: 400ms", &["status 404", "mend `healthcheck.path`"]);
+    explains("status=400", "timeout: 400ms", &["status 400", "ALLOWED_HOSTS"]);
+    explains("status=500", "timeout: 400ms", &["status 500", "laneway logs a"]);
+    explains("status=403", "timeout: 400ms", &["status 403", "without a login"]);
 }
 
 #[test]
@@ -56,15 +53,15 @@ fn a_redirect_is_no_answer_and_is_never_followed() {
     let stranger_port = crate::harness::port();
     let _stranger = Stranger::listening("127.0.0.1", stranger_port, "");
     let there = format!("status=302 location=http://127.0.0.1:{stranger_port}/health/");
-    holds(&why(&there, "timeout: 400ms"), &["status 302, redirect to http://127.0.0.1", "a redirect is no answer"]);
-    holds(&why("status=301 location=https://x/health/", "timeout: 400ms"), &["SECURE_SSL_REDIRECT"]);
+    explains(&there, "timeout: 400ms", &["status 302, redirect to http://127.0.0.1", "a redirect is no answer"]);
+    explains("status=301 location=https://x/health/", "timeout: 400ms", &["SECURE_SSL_REDIRECT"]);
 }
 
 #[test]
 fn the_body_is_looked_at_where_a_text_is_expected() {
     let fleet = Fleet::new("a: {port: $0, healthcheck: {body: alive}, environment: {PUPPET: body=all-alive-here}}");
     fleet.up();
-    holds(&why("body=dead", "body: alive"), &["the expected text is not in the body"]);
+    explains("body=dead", "body: alive", &["the expected text is not in the body"]);
 }
 
 #[test]
@@ -96,8 +93,7 @@ fn a_command_check_runs_in_the_lane_and_shows_its_last_line() {
     ));
     fleet.run(&["up", "-d", "--wait", "good"]).expect(0);
     fleet.run(&["start", "--wait", "bad"]).expect(1).says(&["no good answer within"]);
-    let why = fleet.run(&["why", "bad"]).expect(0).out;
-    holds(&why, &["exit code 7: the last line"]);
+    fleet.run(&["why", "bad"]).expect(0).shows(&["exit code 7: the last line"]);
 }
 
 #[test]
