@@ -15,7 +15,7 @@ use super::out::{eprintln, println};
 use super::place::{Fleet, UNWATCHED_HINT, unwatched_in_words};
 use super::report::{DONE, FAILED, Failure, say, troubles};
 use crate::control::{Client, StartRequest, WaitFor};
-use crate::model::in_words;
+use crate::model::{in_bytes, in_words};
 use crate::plan::spec::Spec;
 use crate::plan::{self, Plan};
 use crate::runtime::audit::{Act, Ending};
@@ -70,9 +70,11 @@ fn status(fleet: &Fleet, arguments: &CacheStatus) -> Result<ExitCode, Failure> {
     let mut is_well = true;
     // Reading goes on, so it is no trouble of a lane's; but what the apps store there is refused.
     for (place, server) in servers(&found).into_iter().filter(|(_, server)| server.is_full) {
-        let limit = bytes(server.max_memory.unwrap_or_default());
-        let what =
-            format!("{place} is full: {} of {limit} (maxmemory), and it evicts nothing", bytes(server.used_memory));
+        let limit = in_bytes(server.info.max_memory.unwrap_or_default());
+        let what = format!(
+            "{place} is full: {} of {limit} (maxmemory), and it evicts nothing",
+            in_bytes(server.info.used_memory)
+        );
         say(&what, Fault::Full.hint());
         is_well = false;
     }
@@ -104,7 +106,7 @@ fn row(spec: &Spec, status: &Status) -> [String; 8] {
         backend(status),
         cached.unwrap_or_else(dash),
         status.count.map_or_else(dash, |count| grouped(count.live_sessions)),
-        status.bytes.map_or_else(dash, bytes),
+        status.bytes.map_or_else(dash, in_bytes),
         in_words(status.timeout),
         answers,
         place,
@@ -128,19 +130,19 @@ fn servers(found: &[Status]) -> Vec<(&str, &ServerFacts)> {
 }
 
 fn server_in_words(server: &ServerFacts) -> String {
-    let limit = match server.max_memory {
-        Some(limit) => format!("of {} ({})", bytes(limit), server.max_memory_policy),
+    let limit = match server.info.max_memory {
+        Some(limit) => format!("of {} ({})", in_bytes(limit), server.info.max_memory_policy),
         None => "and no limit".to_owned(),
     };
-    let asked = server.hits + server.misses;
-    let share = (server.hits * 100).checked_div(asked).map(|share| format!(", {share} % hit")).unwrap_or_default();
+    let asked = server.info.hits + server.info.misses;
+    let share = (server.info.hits * 100).checked_div(asked).map(|share| format!(", {share} % hit")).unwrap_or_default();
     format!(
         "Redis {}; of all its clients: {} keys here, {} in use {limit}, {} look-ups{share}, {} evicted",
-        server.version,
-        grouped(server.keys),
-        bytes(server.used_memory),
+        server.info.version,
+        grouped(server.info.keys),
+        in_bytes(server.info.used_memory),
         grouped(asked),
-        grouped(server.evicted)
+        grouped(server.info.evicted)
     )
 }
 
@@ -155,15 +157,6 @@ fn grouped(number: u64) -> String {
         grouped.push(digit);
     }
     grouped
-}
-
-/// Bytes in the largest unit that leaves a whole.
-fn bytes(bytes: u64) -> String {
-    let units = [(1_u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match units.into_iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
-        None => format!("{bytes} B"),
-    }
 }
 
 /// How far a work is, on a line of its own that is gone afterwards; on a terminal only, and only if it takes long.
@@ -589,8 +582,6 @@ mod tests {
     fn numbers_are_for_people() {
         let shown: Vec<_> = [0, 12, 999, 1000, 1_234_567].into_iter().map(grouped).collect();
         assert_eq!(shown, ["0", "12", "999", "1,000", "1,234,567"]);
-        let shown: Vec<_> = [0, 1023, 1024, 1_600_000, 5 << 30].into_iter().map(bytes).collect();
-        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "5.0 GiB"]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::out::{eprintln, println};
 use super::place::Fleet;
 use super::report::{self, DONE, FAILED, Failure};
 use crate::control::Client;
-use crate::model::{InstanceName, Phase, in_utc};
+use crate::model::{InstanceName, Phase, in_bytes, in_utc};
 use crate::plan::spec::{Framework, Plan, Spec};
 use crate::plan::{self};
 use crate::runtime::audit::Act;
@@ -71,7 +71,7 @@ fn lanes<'a>(plan: &'a Plan, names: &[String]) -> Result<Vec<&'a Spec>, Failure>
     let mut lanes: Vec<&Spec> = Vec::new();
     for id in plan::select(plan, names)? {
         let spec = plan.spec(id);
-        let owner = plan.find(spec.facts.lane.as_str()).map_or(spec, |owner| plan.spec(owner));
+        let owner = plan.owner(spec);
         if owner.name != spec.name {
             eprintln!("{} has the database of {}", spec.name, owner.name);
         }
@@ -167,15 +167,6 @@ fn row(status: &Status) -> [String; 8] {
         status.backups.len().to_string(),
         status.place.clone(),
     ]
-}
-
-/// Bytes as people read them.
-fn in_bytes(bytes: u64) -> String {
-    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match units.into_iter().find(|(size, _)| bytes >= *size) {
-        Some((size, unit)) => format!("{}.{} {unit}", bytes / size, bytes % size * 10 / size),
-        None => format!("{bytes} B"),
-    }
 }
 
 /// The time as it stands in the name of a backup.

@@ -189,7 +189,8 @@ fn is_plain(text: &str) -> bool {
 /// Everything that is wrong with the file.
 pub fn check(fleet: &Fleet, arguments: &Check) -> Result<ExitCode, Failure> {
     let (plan, claims) = fleet.proven()?;
-    let collisions = Registry::of_user().map(|registry| registry.collisions(&plan, &claims)).unwrap_or_default();
+    let others = Registry::of_user().map(|registry| registry.others(&plan)).unwrap_or_default();
+    let collisions = plan::foreign_collisions(&claims, &others);
     let claims = claims.len();
     let missing: Vec<_> = landlock::refusals(&plan).map(|(spec, what)| (spec.name.to_string(), what)).collect();
     if arguments.json {

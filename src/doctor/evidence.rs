@@ -55,6 +55,8 @@ pub struct Instance<'a> {
     pub write: Asked<Write>,
     /// Each part of `isolation` that it asks for.
     pub enforcement: Vec<Enforcement>,
+    /// The environment that the plan gives it.
+    pub planned: BTreeMap<String, String>,
 }
 
 /// A part of `isolation` that is asked for.

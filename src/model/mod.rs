@@ -7,6 +7,7 @@ mod name;
 mod phase;
 mod run;
 mod signal;
+mod size;
 mod time;
 
 pub use exit::Exit;
@@ -14,4 +15,5 @@ pub use name::{InstanceName, NameError};
 pub use phase::{Goal, Health, Phase};
 pub use run::{InstanceId, Run};
 pub use signal::{Signal, UnknownSignal};
+pub use size::in_bytes;
 pub use time::{Mono, in_utc, in_words};

@@ -179,9 +179,13 @@ pub fn heirs(old: &Plan, holders: &[InstanceId], new: &Plan) -> Vec<(InstanceNam
     met.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Where `mine` meets what another fleet claims. The caller leaves out what its own folder registered before.
+/// Where `mine` meets what `others` claim. The caller leaves out what its own folder registered before.
 #[must_use]
-pub fn foreign_collisions(mine: &[Claim], other: &Foreign) -> Vec<Collision> {
+pub fn foreign_collisions(mine: &[Claim], others: &[Foreign]) -> Vec<Collision> {
+    others.iter().flat_map(|other| collisions_with(mine, other)).collect()
+}
+
+fn collisions_with(mine: &[Claim], other: &Foreign) -> Vec<Collision> {
     let all: Vec<&Claim> = mine.iter().chain(&other.claims).collect();
     let is_mine = |index: usize| index < mine.len();
     let met = overlaps(&all, &|a, b| is_mine(a) != is_mine(b));

@@ -270,10 +270,9 @@ impl Table<'_> {
     fn variables(&mut self, caller: &BTreeMap<String, String>) {
         let mut givers: Vec<(String, Giver)> = Vec::new();
         let mut note = |name: &str, giver| givers.push((name.to_owned(), giver));
-        let own = environment_of(self.lane, &self.spec.facts, caller, &mut note);
+        environment_of(self.lane, &self.spec.facts, caller, &mut note);
         for (name, value) in self.spec.variables() {
             let key = format!("environment.{name}");
-            let value = own.get(&name).cloned().unwrap_or(value);
             let last = givers.iter().rposition(|(given, _)| *given == name).map(|at| givers.remove(at).1);
             let origin = match last {
                 Some(Giver::Written) => {

@@ -308,6 +308,12 @@ impl Plan {
         self.ids().find(|id| self.spec(*id).name.as_str() == name)
     }
 
+    /// Whose lane `spec` lives in: its own, unless `lane:` says otherwise.
+    #[must_use]
+    pub fn owner<'a>(&'a self, spec: &'a Spec) -> &'a Spec {
+        self.find(spec.facts.lane.as_str()).map_or(spec, |owner| self.spec(owner))
+    }
+
     /// The instances of the file, in its order.
     pub fn ids(&self) -> impl Iterator<Item = InstanceId> + '_ {
         self.order.iter().copied()

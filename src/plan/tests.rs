@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::slice;
 
 use super::spec::{CacheBackend, Database, DatabaseSetup, HealthTest, OwnStep};
 use super::{
@@ -355,12 +356,14 @@ fn two_fleets_on_one_machine_meet_only_in_what_is_the_machines() {
     let written = serde_json::to_string(&theirs).unwrap();
     let theirs: Vec<Claim> = serde_json::from_str(&written).unwrap();
     let foreign = Foreign { folder: PathBuf::from("/home/other/shop"), claims: theirs };
-    let shown: Vec<String> =
-        foreign_collisions(&claims(&plan_in(&mine)), &foreign).iter().map(ToString::to_string).collect();
+    let shown: Vec<String> = foreign_collisions(&claims(&plan_in(&mine)), slice::from_ref(&foreign))
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     holds("two_fleets_on_one_machine_meet_only_in_what_is_the_machines", &shown.join("\n"));
 
     let apart = Scratch::with("name: shop\nnamespace: blue\ninstances: {web: {command: [x], port: 8001}}\n");
-    assert_eq!(foreign_collisions(&claims(&plan_in(&apart)), &foreign), []);
+    assert_eq!(foreign_collisions(&claims(&plan_in(&apart)), slice::from_ref(&foreign)), []);
 }
 
 #[test]

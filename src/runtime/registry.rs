@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::home::Home;
 use super::processes::{Identity, Process};
 use super::records::{FNV_BASIS, fnv};
-use crate::plan::{self, Claim, Collision, Foreign, Plan};
+use crate::plan::{self, Foreign, Plan};
 
 /// Where the entries are.
 #[derive(Clone, Debug)]
@@ -93,13 +93,7 @@ impl Registry {
         others.find(is_there).map(|entry| entry.supervisor)
     }
 
-    /// Where `mine`, which are the claims of `plan`, meet those of another running fleet.
-    #[must_use]
-    pub fn collisions(&self, plan: &Plan, mine: &[Claim]) -> Vec<Collision> {
-        self.others(plan).iter().flat_map(|other| plan::foreign_collisions(mine, other)).collect()
-    }
-
-    /// What the other running fleets claim.
+    /// What the other running fleets than that of `plan` claim.
     #[must_use]
     pub fn others(&self, plan: &Plan) -> Vec<Foreign> {
         let others = self.entries("").into_iter().filter(|entry| entry.state_dir != plan.state_dir);

@@ -12,6 +12,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError, Value};
+use serde::Serialize;
 
 /// Slots that one SCAN looks at. A server is busy with one for well under a millisecond; twice as many saved no time.
 const SCAN_COUNT: usize = 1000;
@@ -320,7 +321,7 @@ impl Reply {
 }
 
 /// What a server tells of itself. The memory, hits and misses are those of the whole server, not of a prefix.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Info {
     /// Its version.
     pub version: String,

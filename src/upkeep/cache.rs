@@ -20,7 +20,7 @@ use crate::model::{InstanceId, InstanceName};
 use crate::plan::Plan;
 use crate::plan::spec::{CacheBackend, Framework, Spec};
 use crate::runtime::clock::Clock;
-use crate::services::redis::Progress;
+use crate::services::redis::{Info, Progress};
 pub use process::{Memory, ask};
 pub use statics::{Collected, collect, files_in};
 
@@ -102,8 +102,7 @@ pub fn lanes<'a>(plan: &'a Plan, asked: &[InstanceId]) -> Vec<Lane<'a>> {
         if let Some(lane) = lanes.iter_mut().find(is_same) {
             lane.members.push(member);
         } else {
-            let owner = plan.find(member.facts.lane.as_str()).map_or(member, |id| plan.spec(id));
-            lanes.push(Lane { owner, members: vec![member] });
+            lanes.push(Lane { owner: plan.owner(member), members: vec![member] });
         }
     }
     lanes
@@ -125,24 +124,11 @@ pub struct Count {
 /// A server that several lanes may lean on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServerFacts {
-    /// Its version.
-    pub version: String,
-    /// Bytes that all its data takes.
-    pub used_memory: u64,
-    /// Its limit in bytes, if it has one.
-    pub max_memory: Option<u64>,
-    /// What it does at the limit.
-    pub max_memory_policy: String,
+    /// What it says of itself, of all its clients.
+    #[serde(flatten)]
+    pub info: Info,
     /// Whether it is at the limit, or next to it, and then refuses to store more.
     pub is_full: bool,
-    /// Look-ups of all its clients that found something.
-    pub hits: u64,
-    /// Look-ups of all its clients that did not.
-    pub misses: u64,
-    /// Keys that it threw out for want of memory.
-    pub evicted: u64,
-    /// Keys in this database, of whomever.
-    pub keys: u64,
 }
 
 /// The cache of one lane.

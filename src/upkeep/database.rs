@@ -127,6 +127,25 @@ pub struct Status {
     pub backups: Vec<Backup>,
 }
 
+impl Status {
+    /// That of a database of which nothing is known yet, nor anything wrong.
+    fn new(spec: &Spec, engine: &'static str, place: String) -> Self {
+        Self {
+            lane: spec.facts.lane.to_string(),
+            engine,
+            place,
+            condition: Condition::Good,
+            trouble: None,
+            answered_ms: None,
+            size: None,
+            tables: None,
+            file: None,
+            server: None,
+            backups: Vec::new(),
+        }
+    }
+}
+
 /// A SQLite file.
 #[derive(Clone, Debug, Serialize)]
 pub struct FileStatus {

@@ -68,9 +68,8 @@ fn gather<'a>(question: &'a Question<'a>) -> Evidence<'a> {
     let live = running.is_some();
     let claims = plan::claims(plan);
     let shared_claims = plan::collisions(&claims);
-    let registry = Registry::of_user();
-    let foreign = registry.as_ref().map(|registry| registry.collisions(plan, &claims)).unwrap_or_default();
-    let others = registry.map(|registry| registry.others(plan)).unwrap_or_default();
+    let others = Registry::of_user().map(|registry| registry.others(plan)).unwrap_or_default();
+    let foreign = plan::foreign_collisions(&claims, &others);
     let marker = marker.as_deref();
     let processes = match running {
         Some(status) => processes::of_fleet(marker, status, &specs),
@@ -109,6 +108,7 @@ fn gather<'a>(question: &'a Question<'a>) -> Evidence<'a> {
         cookies,
         write,
         enforcement,
+        planned: spec.variables(),
     });
     let instances = instances.collect();
     Evidence {

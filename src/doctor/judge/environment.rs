@@ -31,7 +31,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Verdict {
 fn one(instance: &Instance<'_>, process: &Process, evidence: &Evidence<'_>, verdict: &mut Verdict) {
     let Some(real) = &process.environment else { return };
     let is_first = instance.processes.first().is_some_and(|first| first.pid == process.pid);
-    let planned = &instance.spec.variables();
+    let planned = &instance.planned;
     let is_fact = |name: &str| plan::key_of(name).is_some();
     // Children may have what their parents give them; but facts are facts for all that have any. What comes from the caller
     // is no lane's: programs such as pyenv put themselves into PATH.
@@ -99,7 +99,7 @@ fn without_password(url: &str) -> String {
 /// Whose value that is, if it is that of another lane and not one that all share.
 fn neighbour(variable: &str, value: &str, instance: &Instance<'_>, evidence: &Evidence<'_>) -> Option<String> {
     let others = evidence.instances.iter().filter(|other| other.spec.facts.lane != instance.spec.facts.lane);
-    let mut holders = others.filter(|other| other.spec.variables().get(variable).is_some_and(|theirs| theirs == value));
+    let mut holders = others.filter(|other| other.planned.get(variable).is_some_and(|theirs| theirs == value));
     let first = holders.next()?;
     Some(first.spec.name.to_string())
 }

@@ -7,7 +7,7 @@ use super::{Cleared, Count, Kind, Lane, ServerFacts, Status, Told, Trouble};
 use crate::plan::spec::CacheBackend;
 use crate::runtime::clock::Clock;
 use crate::services::django::{self, Key};
-use crate::services::redis::{Connection, Error, Info, Server};
+use crate::services::redis::{Connection, Error, Server};
 
 /// How long connecting, and each answer, may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -123,7 +123,7 @@ fn look(lanes: &[Lane<'_>], group: &Group, clock: &Clock, told: Told<'_>) -> Res
     connection.ping()?;
     let answer = clock.now().since(before);
     // A user who may not ask for these loses nothing else.
-    let server = connection.info().ok().map(facts);
+    let server = connection.info().ok().map(|info| ServerFacts { is_full: info.is_full(), info });
     let total = connection.key_count().unwrap_or_default();
     let owners = Owners::new(lanes, group);
     let mut seen: HashMap<usize, Seen> = HashMap::new();
@@ -154,20 +154,6 @@ fn look(lanes: &[Lane<'_>], group: &Group, clock: &Clock, told: Told<'_>) -> Res
         }
     }
     Ok(Looked { answer, server, lanes: seen })
-}
-
-fn facts(info: Info) -> ServerFacts {
-    ServerFacts {
-        is_full: info.is_full(),
-        version: info.version,
-        used_memory: info.used_memory,
-        max_memory: info.max_memory,
-        max_memory_policy: info.max_memory_policy,
-        hits: info.hits,
-        misses: info.misses,
-        evicted: info.evicted,
-        keys: info.keys,
-    }
 }
 
 /// Connects to every server before anything is removed anywhere.

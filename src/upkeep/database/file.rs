@@ -32,19 +32,7 @@ pub fn make(spec: &Spec, path: &Path, template: &Path) -> Result<Made, Trouble> 
 }
 
 pub fn status(spec: &Spec, path: &Path) -> Status {
-    let mut status = Status {
-        lane: spec.facts.lane.to_string(),
-        engine: "sqlite",
-        place: path.display().to_string(),
-        condition: Condition::Good,
-        trouble: None,
-        answered_ms: None,
-        size: None,
-        tables: None,
-        file: None,
-        server: None,
-        backups: Vec::new(),
-    };
+    let mut status = Status::new(spec, "sqlite", path.display().to_string());
     if matches!(fs::symlink_metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound) {
         status.condition = Condition::Missing;
         status.trouble = Some(Trouble::new("there is no file yet").hint(match spec.database_setup {

@@ -191,19 +191,7 @@ fn make_database(creation: &Creation<'_>, admin: &mut Server, name: &str, made: 
 const READY: &str = "made by laneway";
 
 pub fn status(spec: &Spec, url: &str, name: &str, application_name: &str) -> Status {
-    let mut status = Status {
-        lane: spec.facts.lane.to_string(),
-        engine: "postgres",
-        place: service::shown(url),
-        condition: Condition::Good,
-        trouble: None,
-        answered_ms: None,
-        size: None,
-        tables: None,
-        file: None,
-        server: None,
-        backups: Vec::new(),
-    };
+    let mut status = Status::new(spec, "postgres", service::shown(url));
     if let Err((condition, trouble)) = look(spec, name, application_name, &mut status) {
         status.condition = condition;
         status.trouble = Some(trouble);
