@@ -11,7 +11,10 @@ mod supervisor;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZero;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use super::{Goal, InstanceName, Plan, Request, RequestId, Signal, Wait};
@@ -20,7 +23,7 @@ use supervisor::{After, Supervisor};
 use world::{Fault, Happening, Killed, MOMENTS, Moment, Victim, World};
 
 /// How many stories are enough for every day.
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 1000;
 
 /// Somebody who asked for something.
 struct Client {
@@ -531,26 +534,49 @@ fn variable(name: &str) -> Option<u64> {
 /// How many broken stories are named before it is enough.
 const ENOUGH: usize = 10;
 
+/// What one thread told.
+#[derive(Default)]
+struct Tally {
+    told: u64,
+    events: u64,
+    kills: u64,
+    broken: Vec<(u64, String)>,
+}
+
 #[test]
 fn no_kill_of_laneway_breaks_a_promise() {
     let seeds = match variable("LANEWAY_SIM_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..variable("LANEWAY_SIM_SEEDS").unwrap_or(SEEDS),
     };
-    let (mut events, mut kills, mut told) = (0, 0, 0);
-    let mut broken = Vec::new();
-    for seed in seeds {
-        let mut story = Story::new(seed, false);
-        if let Err(promise) = story.run() {
-            broken.push((seed, promise));
+    let next = AtomicU64::new(seeds.start);
+    let tell = || {
+        let mut tally = Tally::default();
+        while tally.broken.len() < ENOUGH {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                break;
+            }
+            let mut story = Story::new(seed, false);
+            if let Err(promise) = story.run() {
+                tally.broken.push((seed, promise));
+            }
+            tally.events += story.events;
+            tally.kills += story.world.kills;
+            tally.told += 1;
         }
-        events += story.events;
-        kills += story.world.kills;
-        told += 1;
-        if broken.len() == ENOUGH {
-            break;
-        }
-    }
+        tally
+    };
+    let tallies: Vec<Tally> = thread::scope(|scope| {
+        let processors = thread::available_parallelism().map_or(1, NonZero::get);
+        let tellers: Vec<_> = (0..processors).map(|_| scope.spawn(tell)).collect();
+        tellers.into_iter().map(|teller| teller.join().unwrap()).collect()
+    });
+    let told: u64 = tallies.iter().map(|tally| tally.told).sum();
+    let events: u64 = tallies.iter().map(|tally| tally.events).sum();
+    let kills: u64 = tallies.iter().map(|tally| tally.kills).sum();
+    let mut broken: Vec<_> = tallies.into_iter().flat_map(|tally| tally.broken).collect();
+    broken.sort_unstable();
     println!("{told} stories, {events} events, {kills} kills of laneway");
     let Some((seed, _)) = broken.first() else { return };
     let mut again = Story::new(*seed, true);

@@ -61,7 +61,10 @@ impl Shell {
         let mut fleet = Fleet::raw("");
         fs::remove_file(fleet.file()).unwrap();
         let mut numbers = Numbers::default();
-        for word in page.blocks.iter().flat_map(|block| block.text.split(|c: char| !c.is_ascii_alphanumeric())) {
+        // Also those that the page does not name: another page may run the example at the same moment.
+        let example = fs::read_to_string(Path::new(REPOSITORY).join("instances.yaml")).unwrap();
+        let texts = page.blocks.iter().map(|block| &block.text).chain([&example]);
+        for word in texts.flat_map(|text| text.split(|c: char| !c.is_ascii_alphanumeric())) {
             if is_port(word) {
                 let known = numbers.in_truth(word) != word;
                 assert!(known || numbers.learn(word, &port().to_string()));
