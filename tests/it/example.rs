@@ -227,6 +227,11 @@ fn the_prod_profile_runs_on_redis_and_postgresql() {
     assert!(redis.keys().iter().all(is_of_a_lane), "{:?}", redis.keys());
     fleet.run(&["db", "status"]).expect(0).shows(&["chat_main       postgres  good", " of 20"]);
     fleet.run(&["db", "migrate", "chat_api"]).expect(0).shows(&["No migrations to apply"]);
+    fleet.run(&["doctor"]).expect(0).shows(&[
+        "ok  redis            ",
+        "ok  sessions         3 kinds of sessions",
+        "nothing found",
+    ]);
     fleet.run(&["down"]).expect(0);
     let (second, output) = timed(|| fleet.run(&start));
     output.expect(0);
