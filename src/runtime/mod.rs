@@ -26,6 +26,7 @@ pub mod link;
 pub mod logs;
 pub mod look;
 mod memory;
+pub mod page;
 pub mod probe;
 pub mod processes;
 pub mod publisher;

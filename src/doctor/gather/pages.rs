@@ -1,42 +1,23 @@
-//! Pages of a server: one GET at a time over a new connection, with one deadline; and the cookies that they set.
-//!
-//! HTTP/1.0, so that an answer ends where the connection does. The client of the health checks belongs to the supervisor:
-//! it needs a runtime, and looks at no header.
+//! Pages of a server, and the cookies that they set.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::doctor::evidence::{Asked, Cookie};
 use crate::plan::spec::{Framework, HealthTest, Spec};
-use crate::runtime::clock::Clock;
 use crate::runtime::look::words;
+use crate::runtime::page::{self, Answer, Question};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Most that is read of an answer, in bytes.
-const CAP: usize = 256 * 1024;
 /// How many redirects are followed: to a page that lets people log in, it is one.
 const REDIRECTS: usize = 3;
 /// How many names of neighbours' cookies are tried: together they are a header, which servers limit to 8 KiB.
 const NEIGHBOURS: usize = 20;
 /// No session has this key, and every framework takes it for one that might be.
 const NO_SESSION: &str = "lanewaydoctorlanewaydoctor000000";
-
-/// An answer.
-pub struct Answer {
-    /// Its status.
-    pub status: u16,
-    headers: Vec<(String, String)>,
-}
-
-impl Answer {
-    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.headers.iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
-    }
-}
 
 /// Where the server of `spec` answers; why it cannot be asked.
 pub fn address(spec: &Spec) -> Result<SocketAddr, String> {
@@ -60,63 +41,20 @@ pub fn health_path(spec: &Spec) -> &str {
 /// Asks the server of `spec` for `path`, with the headers of its health check.
 pub fn get(spec: &Spec, path: &str, cookies: &str) -> Result<Answer, String> {
     let address = address(spec)?;
-    let mut head = format!("GET {path} HTTP/1.0\r\nUser-Agent: laneway-doctor\r\nAccept: */*\r\nConnection: close\r\n");
     let own = match spec.healthcheck.as_ref().map(|check| &check.test) {
-        Some(HealthTest::Http { headers, .. }) => headers.iter().collect(),
-        _ => Vec::new(),
+        Some(HealthTest::Http { headers, .. }) => Some(headers),
+        _ => None,
     };
-    if !own.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-        let _ = write!(head, "Host: {address}\r\n");
-    }
-    for (name, value) in own {
-        let _ = write!(head, "{name}: {value}\r\n");
-    }
+    let mut headers = vec![("User-Agent", "laneway-doctor"), ("Accept", "*/*")];
+    headers.extend(own.into_iter().flatten().map(|(name, value)| (name.as_str(), value.as_str())));
     if !cookies.is_empty() {
-        let _ = write!(head, "Cookie: {cookies}\r\n");
+        headers.push(("Cookie", cookies));
     }
-    head.push_str("\r\n");
-    let bytes = exchange(address, &head).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("{path} got no answer within {} s", PATIENCE.as_secs())
-        }
+    let question = Question { method: "GET", path, headers: &headers, body: "" };
+    page::ask(address, &question, PATIENCE).map_err(|error| match error.kind() {
+        io::ErrorKind::TimedOut => format!("{path} got no answer within {} s", PATIENCE.as_secs()),
         _ => format!("{path}: {}", words(&error)),
-    })?;
-    parse(&bytes).ok_or_else(|| format!("{path}: the answer is no HTTP"))
-}
-
-fn exchange(address: SocketAddr, head: &str) -> io::Result<Vec<u8>> {
-    let clock = Clock::start();
-    let end = clock.now() + PATIENCE;
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(head.as_bytes())?;
-    let (mut bytes, mut buffer) = (Vec::new(), [0; 16 * 1024]);
-    while bytes.len() < CAP {
-        let left = end.since(clock.now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(length) => bytes.extend_from_slice(buffer.get(..length).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Some end with a reset; what came before counts.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset && !bytes.is_empty() => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(bytes)
-}
-
-fn parse(bytes: &[u8]) -> Option<Answer> {
-    let text = String::from_utf8_lossy(bytes);
-    let (head, _) = text.split_once("\r\n\r\n")?;
-    let mut lines = head.lines();
-    let first = lines.next()?.strip_prefix("HTTP/")?;
-    let status = first.split(' ').nth(1)?.parse().ok()?;
-    let headers = lines.filter_map(|line| line.split_once(':'));
-    Some(Answer { status, headers: headers.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect() })
+    })
 }
 
 /// The cookies that the server of `spec` sets, or takes back when somebody comes with a session that it does not know:
@@ -225,14 +163,5 @@ mod tests {
             let expected = Cookie { name: name.to_owned(), path: path.to_owned(), page: "/".to_owned(), is_taken_back };
             assert_eq!(read_cookie(line, "/", &tried), expected, "{line}");
         }
-    }
-
-    #[test]
-    fn an_answer_is_taken_apart() {
-        let answer =
-            parse(b"HTTP/1.1 302 Found\r\nLocation: /login/\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\n\r\nx").unwrap();
-        assert_eq!((answer.status, answer.all("location").next()), (302, Some("/login/")));
-        assert_eq!(answer.all("Set-Cookie").collect::<Vec<_>>(), ["a=1", "b=2"]);
-        assert!(parse(b"SSH-2.0-x\r\n\r\n").is_none() && parse(b"HTTP/1.1 200").is_none());
     }
 }

@@ -16,6 +16,7 @@ use crate::doctor::evidence::{Asked, OpenFile, Process, Write};
 use crate::plan::spec::{CacheBackend, Database, Spec};
 use crate::runtime::changes::Changes;
 use crate::runtime::clock::{Clock, pause};
+use crate::runtime::page::Answer;
 use crate::runtime::processes::descriptors;
 
 /// As long as this nobody is asked, at least, to see what changes anyway.
@@ -129,7 +130,7 @@ fn one(spec: &Spec, processes: &[Process], around: &mut Around) -> Asked<Write> 
 }
 
 /// Asks, and looks at what the instance's processes have open until the answer is there.
-fn watched(spec: &Spec, page: &str, processes: &[Process]) -> (Result<pages::Answer, String>, Vec<(u32, OpenFile)>) {
+fn watched(spec: &Spec, page: &str, processes: &[Process]) -> (Result<Answer, String>, Vec<(u32, OpenFile)>) {
     let before: BTreeSet<(u32, &Path)> = processes
         .iter()
         .flat_map(|process| process.files.iter().map(|file| (process.pid, file.path.as_path())))

@@ -4,8 +4,7 @@
 //! The restart is `cli`'s, through the supervisor. Where a server has several workers, each has a memory of its own, and
 //! only the one that happens to be asked empties it; a restart reaches all.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,11 +12,10 @@ use std::time::Duration;
 use super::{Kind, Trouble};
 use crate::plan::spec::{CacheBackend, Clear, Plan, Spec};
 use crate::runtime::errand;
+use crate::runtime::page::{self, Question};
 
 /// For the whole answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Most that is read of an answer, in bytes.
-const ANSWER: u64 = 64 * 1024;
 /// Tells a command what it shall clear.
 const TYPE: &str = "CACHE_CLEAR_TYPE";
 
@@ -82,11 +80,13 @@ pub fn ask(plan: &Plan, spec: &Spec, way: &Clear, kind: Kind) -> Result<String, 
         Clear::Http { path, headers } => {
             let port = spec.facts.port.ok_or_else(|| Trouble::new("it has no port to be asked at"))?;
             let address = SocketAddr::new(spec.facts.reachable_host(), port);
-            let headers: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-            let status = post(address, path, &headers.concat(), &format!("type={kind}"))
+            let mut sent = vec![("Content-Type", "application/x-www-form-urlencoded")];
+            sent.extend(headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+            let question = Question { method: "POST", path, headers: &sent, body: &format!("type={kind}") };
+            let answer = page::ask(address, &question, PATIENCE)
                 .map_err(|error| Trouble::new(format!("POST http://{address}{path}: {error}")))?;
-            match status {
-                200..=299 => Ok(format!("POST {path} answered {status}")),
+            match answer.status {
+                status @ 200..=299 => Ok(format!("POST {path} answered {status}")),
                 status => {
                     Err(Trouble::new(format!("POST http://{address}{path} answered {status}")).hint(match status {
                         300..=399 => {
@@ -99,24 +99,6 @@ pub fn ask(plan: &Plan, spec: &Spec, way: &Clear, kind: Kind) -> Result<String, 
             }
         }
     }
-}
-
-/// The status of the answer.
-fn post(address: SocketAddr, path: &str, headers: &str, body: &str) -> std::io::Result<u16> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let head = format!(
-        "POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
-         Content-Length: {}\r\nConnection: close\r\n{headers}\r\n",
-        body.len()
-    );
-    stream.write_all(&[head.as_bytes(), body.as_bytes()].concat())?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER).read_to_end(&mut answer)?;
-    let text = String::from_utf8_lossy(&answer);
-    let status = text.strip_prefix("HTTP/").and_then(|text| text.split(' ').nth(1)?.get(..3)?.parse().ok());
-    status.ok_or_else(|| std::io::Error::other("the answer is no HTTP"))
 }
 
 fn command(plan: &Plan, spec: &Spec, words: &[String], kind: Kind) -> Result<String, Trouble> {
