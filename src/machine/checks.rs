@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::event::Verdict;
-use crate::model::{Health, Mono};
+use crate::model::{Health, InstanceId, Mono};
 use crate::plan::spec::HealthCheck;
 
-/// Checks of healthy servers fall on multiples of this, so that one wake-up serves many.
+/// Checks of servers that have answered fall on multiples of this, so that one wake-up serves several.
 const TICK: Duration = Duration::from_millis(500);
 
 /// The checks of one run.
@@ -63,8 +63,8 @@ impl Checks {
         self.healthy_since.map_or(Duration::ZERO, |since| self.bad_since.unwrap_or(now).since(since))
     }
 
-    /// Takes in a verdict; what it adds up to is in `health` afterwards.
-    pub(super) fn take(&mut self, check: &HealthCheck, verdict: Verdict, now: Mono) {
+    /// Takes in a verdict of `id`; what it adds up to is in `health` afterwards.
+    pub(super) fn take(&mut self, id: InstanceId, check: &HealthCheck, verdict: Verdict, now: Mono) {
         match &verdict {
             Verdict::Good { .. } => {
                 if self.health != Health::Healthy {
@@ -87,20 +87,22 @@ impl Checks {
             Verdict::Conflict { .. } => self.health = Health::PortConflict,
         }
         self.last = Some(Checked { at: now, verdict });
-        self.due = Some(if self.good_at.is_none() {
-            now + check.start_interval
-        } else {
-            on_a_tick(now + check.interval, check.interval)
-        });
+        self.due =
+            Some(if self.good_at.is_none() { now + check.start_interval } else { turn(id, check.interval, now) });
     }
 }
 
-/// The tick nearest to `at`; intervals shorter than two ticks are kept as they are.
-fn on_a_tick(at: Mono, interval: Duration) -> Mono {
+/// When it is `id`'s turn again, at most `interval` after `now`. Instances that were started at one moment take turns, tick
+/// by tick: all at once they would cost the memory of as many connections, and every processor for a moment. Intervals
+/// shorter than two ticks are kept as they are.
+fn turn(id: InstanceId, interval: Duration, now: Mono) -> Mono {
     if interval < TICK * 2 {
-        return at;
+        return now + interval;
     }
-    let ticks = (at.0 + TICK / 2).as_millis() / TICK.as_millis();
+    let turns = interval.as_millis() / TICK.as_millis();
+    let own = u128::from(id.0) % turns;
+    let next = now.0.as_millis() / TICK.as_millis() + 1;
+    let ticks = next + (own + turns - next % turns) % turns;
     Mono(TICK.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX)))
 }
 
@@ -108,12 +110,37 @@ fn on_a_tick(at: Mono, interval: Duration) -> Mono {
 mod tests {
     use super::*;
 
+    const FIVE: Duration = Duration::from_secs(5);
+
+    fn turn_of(id: u32, interval: Duration, now: u64) -> u64 {
+        u64::try_from(turn(InstanceId(id), interval, Mono::from_millis(now)).0.as_millis()).unwrap()
+    }
+
     #[test]
-    fn long_intervals_fall_on_shared_ticks() {
-        let five = Duration::from_secs(5);
-        assert_eq!(on_a_tick(Mono::from_millis(5240), five), Mono::from_millis(5000));
-        assert_eq!(on_a_tick(Mono::from_millis(5260), five), Mono::from_millis(5500));
-        let short = Duration::from_millis(300);
-        assert_eq!(on_a_tick(Mono::from_millis(5260), short), Mono::from_millis(5260));
+    fn each_has_its_turn_and_keeps_it() {
+        let first: Vec<_> = (0..11).map(|id| turn_of(id, FIVE, 20_130)).collect();
+        assert_eq!(first, [25_000, 20_500, 21_000, 21_500, 22_000, 22_500, 23_000, 23_500, 24_000, 24_500, 25_000]);
+        // An answer that took a moment, and one that took long.
+        assert_eq!(turn_of(3, FIVE, 21_506), 26_500);
+        assert_eq!(turn_of(3, FIVE, 25_900), 26_500);
+        // On the very moment: the next one.
+        assert_eq!(turn_of(3, FIVE, 21_500), 26_500);
+    }
+
+    #[test]
+    fn nobody_waits_longer_than_the_interval() {
+        for now in (20_000..26_000).step_by(70) {
+            for id in 0..20 {
+                let wait = turn_of(id, FIVE, now) - now;
+                assert!((1..=5000).contains(&wait), "{id} at {now}: {wait}");
+            }
+        }
+    }
+
+    #[test]
+    fn short_intervals_are_kept() {
+        assert_eq!(turn_of(7, Duration::from_millis(300), 5260), 5560);
+        assert_eq!(turn_of(1, Duration::from_secs(1), 5260), 5500);
+        assert_eq!(turn_of(0, Duration::from_secs(1), 5260), 6000);
     }
 }

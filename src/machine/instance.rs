@@ -451,13 +451,13 @@ impl Instance {
         let Some(check) = &cx.spec.healthcheck else { return };
         match &mut self.state {
             State::Starting(Starting { run, pid: Some(pid), stage: Stage::Server(checks), since, .. }) => {
-                checks.take(check, verdict, cx.now);
+                checks.take(cx.id, check, verdict, cx.now);
                 if checks.health == Health::Healthy {
                     self.state = State::Running { run: *run, pid: *pid, since: *since, checks: checks.clone() };
                 }
             }
             State::Running { since, checks, .. } => {
-                checks.take(check, verdict, cx.now);
+                checks.take(cx.id, check, verdict, cx.now);
                 if checks.health == Health::Unhealthy && check.restart_unhealthy {
                     let kind = FailureKind::Unhealthy { bad: checks.bad };
                     let since = *since;
