@@ -469,7 +469,12 @@ pub static HEALTHCHECK: [Key; 14] = [
         Unset::Value("http"),
         "`https` needs a build with `--features tls`",
     ),
-    key("interval", DURATION, Unset::Value("5s"), "from one check to the next, once it was healthy"),
+    key(
+        "interval",
+        DURATION,
+        Unset::Value("5s"),
+        "from one check to the next, once it was healthy; from 1s on in half seconds",
+    ),
     key("timeout", Takes::Duration("duration, to `5m`"), Unset::Value("2s"), "for connecting and reading together"),
     key("retries", Takes::Whole(1, 1000), Unset::Value("3"), "bad answers in a row that make it unhealthy"),
     key("start_period", DURATION, Unset::Value("20s"), "a start may take this long and `retries` × `interval` more"),

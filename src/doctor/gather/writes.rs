@@ -5,7 +5,7 @@
 //! and over while the answer is on its way, which names the process; inotify sees what was too quick for that. What others
 //! write at the same time is told apart by asking again, and by waiting as long without asking.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -21,6 +21,10 @@ use crate::runtime::processes::descriptors;
 
 /// As long as this nobody is asked, at least, to see what changes anyway.
 const QUIET: Duration = Duration::from_millis(100);
+/// So many rounds without others settle whose doing something was.
+const CLEAN: u32 = 2;
+/// How many rounds there are at most. Where others write all the time, nobody is accused.
+const ROUNDS: u32 = 6;
 
 /// Asks each instance that runs for a write, one after the other.
 pub fn ask(specs: &[&Spec], found: &[Vec<Process>]) -> Vec<Asked<Write>> {
@@ -108,25 +112,54 @@ fn one(spec: &Spec, processes: &[Process], around: &mut Around) -> Asked<Write> 
     // What lies in its own lane is its own business. Else: was it this one's doing?
     let is_own_file = |path: &PathBuf| path.starts_with(&spec.facts.state);
     let is_own_key = |key: &String| stores::is_of(key, spec);
-    if files.iter().any(|path| !is_own_file(path)) || keys.iter().any(|key| !is_own_key(key)) {
-        // Random keys are others each time; what they begin with is not.
-        for _ in 0..2 {
-            around.take();
-            pause(lasted.max(QUIET));
-            let others = around.take();
-            let _ = pages::get(spec, &page, "");
-            let again = around.take();
-            files.retain(|path| is_own_file(path) || !others.files.contains(path) && again.files.contains(path));
-            let starts = |keys: &BTreeSet<String>| keys.iter().map(|key| stores::start(key)).collect::<BTreeSet<_>>();
-            let (others, again) = (starts(&others.keys), starts(&again.keys));
-            keys.retain(|key| {
-                let start = stores::start(key);
-                is_own_key(key) || !others.contains(&start) && again.contains(&start)
-            });
+    // Random keys are others each time; what they begin with is not.
+    let starts = |keys: &BTreeSet<String>| keys.iter().map(|key| stores::start(key)).collect::<BTreeSet<_>>();
+    let mut other_files = Suspects::new(files.iter().filter(|path| !is_own_file(path)).cloned());
+    let mut other_keys = Suspects::new(keys.iter().filter(|key| !is_own_key(key)).map(|key| stores::start(key)));
+    for _ in 0..ROUNDS {
+        if other_files.are_settled() && other_keys.are_settled() {
+            break;
         }
+        around.take();
+        pause(lasted.max(QUIET));
+        let unasked = around.take();
+        let _ = pages::get(spec, &page, "");
+        let asked = around.take();
+        other_files.round(&unasked.files, &asked.files);
+        other_keys.round(&starts(&unasked.keys), &starts(&asked.keys));
     }
+    let (guilty_files, guilty_keys) = (other_files.guilty(), other_keys.guilty());
+    files.retain(|path| is_own_file(path) || guilty_files.contains(path));
+    keys.retain(|key| is_own_key(key) || guilty_keys.contains(&stores::start(key)));
     let (changed, keys) = (files.into_iter().collect(), keys.into_iter().collect());
     Asked::Got(Write { page, status, opened, changed, keys, flushed })
+}
+
+/// What changed outside of its lane when an instance was asked, and in how many rounds nobody else changed it. A
+/// neighbour's own health check now and then writes the same, so one round that was disturbed settles nothing.
+struct Suspects<T>(BTreeMap<T, u32>);
+
+impl<T: Ord> Suspects<T> {
+    fn new(suspects: impl Iterator<Item = T>) -> Self {
+        Self(suspects.map(|suspect| (suspect, 0)).collect())
+    }
+
+    /// Takes in what changed in a while in which it was not asked, and what when it was.
+    fn round(&mut self, unasked: &BTreeSet<T>, asked: &BTreeSet<T>) {
+        self.0.retain(|suspect, _| asked.contains(suspect));
+        for (suspect, clean) in &mut self.0 {
+            *clean += u32::from(!unasked.contains(suspect));
+        }
+    }
+
+    fn are_settled(&self) -> bool {
+        self.0.values().all(|clean| *clean >= CLEAN)
+    }
+
+    /// What changed whenever it was asked, and did not without that.
+    fn guilty(self) -> BTreeSet<T> {
+        self.0.into_iter().filter(|(_, clean)| *clean >= CLEAN).map(|(suspect, _)| suspect).collect()
+    }
 }
 
 /// Asks, and looks at what the instance's processes have open until the answer is there.
@@ -158,4 +191,30 @@ fn watched(spec: &Spec, page: &str, processes: &[Process]) -> (Result<Answer, St
         asked.join().unwrap_or_else(|_| Err("the thread that asked has died".to_owned()))
     });
     (answer, opened)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_writes_when_asked_and_only_then_is_guilty() {
+        let none = BTreeSet::new();
+        let both = BTreeSet::from(["key", "noise"]);
+        let key = BTreeSet::from(["key"]);
+        let noise = BTreeSet::from(["noise"]);
+        let mut suspects = Suspects::new(["key", "noise", "once"].into_iter());
+        suspects.round(&noise, &both);
+        assert!(!suspects.are_settled());
+        // A neighbour's check falls into the quiet while: that round says nothing.
+        suspects.round(&both, &both);
+        suspects.round(&noise, &both);
+        assert_eq!(suspects.guilty(), key);
+        // Not each time that it was asked.
+        let mut suspects = Suspects::new(["key"].into_iter());
+        for asked in [&key, &none, &key] {
+            suspects.round(&none, asked);
+        }
+        assert!(suspects.are_settled() && suspects.guilty().is_empty());
+    }
 }
