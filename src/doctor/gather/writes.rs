@@ -20,11 +20,11 @@ use crate::runtime::page::Answer;
 use crate::runtime::processes::descriptors;
 
 /// As long as this nobody is asked, at least, to see what changes anyway.
-const QUIET: Duration = Duration::from_millis(100);
+const QUIET: Duration = Duration::from_millis(250);
 /// So many rounds without others settle whose doing something was.
 const CLEAN: u32 = 2;
-/// How many rounds there are at most. Where others write all the time, nobody is accused.
-const ROUNDS: u32 = 6;
+/// How many rounds there are at most: more would accuse somebody where others write nearly all the time.
+const ROUNDS: u32 = 4;
 
 /// Asks each instance that runs for a write, one after the other.
 pub fn ask(specs: &[&Spec], found: &[Vec<Process>]) -> Vec<Asked<Write>> {
